@@ -1,0 +1,220 @@
+"""What a figure is made of: names, limbs, mirror twins and how precisely each keypoint can be annotated.
+
+Topology is data. A `Skeleton` comes from a COCO category, from a YAML file or from `BUILT_IN`; flip indices, part
+affinity channels, OKS, drawing and neck insertion are all derived from it, and no keypoint index stands anywhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+UNKNOWN_SIGMA = 0.05
+
+# Spread of annotators as a fraction of the object's size (COCO keypoint evaluation). The neck takes its shoulders' value.
+COCO_SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087,
+                   ankle=0.089, neck=0.079)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Keypoints of one kind of figure.
+
+    Attributes:
+        name: the category, for people "person".
+        keypoints: K unique names in channel order.
+        limbs: L pairs of 0-based keypoint indices, in part affinity field order; the graph may have cycles.
+        flip_pairs: pairs of indices which change places when the image is mirrored.
+        sigmas: K annotation spreads for OKS, as fractions of the object's size (square root of its area).
+
+    Raises:
+        ValueError: an index, a name or the number of sigmas does not fit, with the way out.
+    """
+
+    name: str
+    keypoints: tuple[str, ...]
+    limbs: tuple[tuple[int, int], ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+
+    def __post_init__(self):
+        # lists from JSON and YAML become tuples, so that equal skeletons compare equal
+        object.__setattr__(self, "keypoints", tuple(self.keypoints))
+        object.__setattr__(self, "limbs", tuple((int(a), int(b)) for a, b in self.limbs))
+        object.__setattr__(self, "flip_pairs", tuple((int(a), int(b)) for a, b in self.flip_pairs))
+        object.__setattr__(self, "sigmas", tuple(float(s) for s in self.sigmas))
+        _check(self)
+
+    @property
+    def num_keypoints(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def num_limbs(self) -> int:
+        return len(self.limbs)
+
+    @cached_property
+    def flip_index(self) -> np.ndarray:
+        """(K,) int64: keypoint k of the mirrored image is keypoint `flip_index[k]` of the original."""
+        index = np.arange(self.num_keypoints)
+        for a, b in self.flip_pairs:
+            index[a], index[b] = b, a
+        return index
+
+    @cached_property
+    def limb_flip(self) -> tuple[np.ndarray, np.ndarray]:
+        """Twin of every limb under mirroring: its index (L,) int64, and −1 where the twin points the other way.
+
+        A limb without a twin in the list maps to −1.
+        """
+        twins, signs = np.full(self.num_limbs, -1), np.ones(self.num_limbs, np.float32)
+        for k, (a, b) in enumerate(self.limbs):
+            a, b = int(self.flip_index[a]), int(self.flip_index[b])
+            if (a, b) in self.limbs:
+                twins[k] = self.limbs.index((a, b))
+            elif (b, a) in self.limbs:
+                twins[k], signs[k] = self.limbs.index((b, a)), -1
+        return twins, signs
+
+    def index(self, keypoint: str) -> int:
+        """0-based index of a keypoint's name; KeyError names the nearest one."""
+        if keypoint not in self.keypoints:
+            near = difflib.get_close_matches(keypoint, self.keypoints, 1)
+            hint = f", did you mean {near[0]!r}?" if near else f": it has {', '.join(self.keypoints)}"
+            raise KeyError(f"skeleton {self.name!r} has no keypoint {keypoint!r}{hint}")
+        return self.keypoints.index(keypoint)
+
+    def with_neck(self) -> Skeleton:
+        """Append `neck` as the last keypoint and rewire the trunk through it, as trt_pose does.
+
+        Links shoulder–shoulder and shoulder–hip go; neck–nose, neck–shoulders and neck–hips come, at the end.
+        """
+        if "neck" in self.keypoints:
+            raise ValueError(f"skeleton {self.name!r} has a neck already (keypoint {self.index('neck')})")
+        nose, *shoulders = (self.index(n) for n in ("nose", "left_shoulder", "right_shoulder"))
+        hips = [self.index("left_hip"), self.index("right_hip")]
+        trunk = {frozenset(shoulders), *(frozenset(pair) for pair in zip(shoulders, hips))}
+        neck = self.num_keypoints
+        limbs = [limb for limb in self.limbs if frozenset(limb) not in trunk]
+        limbs += [(neck, end) for end in (nose, *shoulders, *hips)]
+        sigma = float(np.mean([self.sigmas[s] for s in shoulders]))
+        return Skeleton(self.name, (*self.keypoints, "neck"), limbs, self.flip_pairs, (*self.sigmas, sigma))
+
+    @classmethod
+    def from_coco(cls, category: Mapping) -> Skeleton:
+        """Read a COCO category: `name`, `keypoints`, 1-based `skeleton`, and `sigmas` if it brings them.
+
+        Mirror twins are found by name (left/right, l/r). Without `sigmas`, keypoints which COCO knows by name get COCO's
+        value; the others get 0.05 and a warning says so.
+        """
+        names = list(category.get("keypoints") or ())
+        if not names:
+            raise ValueError(f"category {category.get('name')!r} has no keypoints; choose one that lists them")
+        limbs = [(a - 1, b - 1) for a, b in category.get("skeleton") or ()]
+        sigmas = category.get("sigmas") or _sigmas_by_name(names)
+        return cls(category.get("name", ""), names, limbs, flip_pairs_by_name(names), sigmas)
+
+    def to_coco(self, category_id: int = 1) -> dict:
+        """COCO category with 1-based links, plus our `sigmas` so that a custom skeleton evaluates the same elsewhere."""
+        return {
+            "id": category_id,
+            "name": self.name,
+            "supercategory": self.name,
+            "keypoints": list(self.keypoints),
+            "skeleton": [[a + 1, b + 1] for a, b in self.limbs],
+            "sigmas": list(self.sigmas),
+        }
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Skeleton:
+        """Read name, keypoints, limbs as pairs of names (or indices), and optionally flip_pairs and sigmas (by name)."""
+        data = yaml.safe_load(Path(path).read_text())
+        if not isinstance(data, dict) or not {"name", "keypoints", "limbs"} <= data.keys():
+            raise ValueError(f"{path}: a skeleton file needs the keys name, keypoints and limbs")
+        names = list(data["keypoints"])
+
+        def pairs(key: str) -> list[tuple[int, int]]:
+            try:
+                return [tuple(names.index(end) if isinstance(end, str) else end for end in pair) for pair in data[key]]
+            except ValueError as error:
+                raise ValueError(f"{path}: {key}: {error}; the keypoints are {', '.join(names)}") from None
+
+        sigmas = data.get("sigmas") or _sigmas_by_name(names)
+        if isinstance(sigmas, dict):
+            if set(sigmas) != set(names):
+                raise ValueError(f"{path}: sigmas must name every keypoint once; differing: {set(sigmas) ^ set(names)}")
+            sigmas = [sigmas[name] for name in names]
+        flips = pairs("flip_pairs") if "flip_pairs" in data else flip_pairs_by_name(names)
+        try:
+            return cls(data["name"], names, pairs("limbs"), flips, sigmas)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def to_dict(self) -> dict:
+        """Plain lists and numbers, for metadata of checkpoints and exported files; `Skeleton(**d)` reads it back."""
+        return {k: [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, tuple) else value
+                for k, value in asdict(self).items()}  # fmt: skip
+
+
+def flip_pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pair `left_x` with `right_x`, `x_left` with `x_right`, `l_x` with `r_x`, `Lx` with `Rx`."""
+    patterns = [("left", "right"), ("Left", "Right"), (r"\bl(?=[_ -])", "r"), (r"(?<=[_ -])l\b", "r"),
+                (r"\bL(?=[A-Z_ -])", "R"), (r"(?<=[_ -])L\b", "R")]  # fmt: skip
+    pairs = []
+    for a, name in enumerate(names):
+        for left, right in patterns:
+            twin = re.sub(left, right, name, count=1)
+            if twin != name and twin in names:
+                pairs.append((a, list(names).index(twin)))
+                break
+    return tuple(pairs)
+
+
+def _sigmas_by_name(names: Sequence[str]) -> list[float]:
+    found = {name: next((s for part, s in COCO_SIGMAS.items() if name.split("_")[-1] == part), None) for name in names}
+    unknown = [name for name, sigma in found.items() if sigma is None]
+    if unknown:
+        warnings.warn(f"no sigma known for {', '.join(unknown)}: OKS uses {UNKNOWN_SIGMA} for each; "
+                      "add `sigmas` to the category to set your own", stacklevel=3)  # fmt: skip
+    return [UNKNOWN_SIGMA if sigma is None else sigma for sigma in found.values()]
+
+
+def _check(s: Skeleton) -> None:
+    k = len(s.keypoints)
+    if k == 0 or len(set(s.keypoints)) != k:
+        raise ValueError(f"skeleton {s.name!r} needs unique keypoint names, got {list(s.keypoints)}")
+    for what in ("limbs", "flip_pairs"):
+        for pair in getattr(s, what):
+            if not all(0 <= end < k for end in pair) or pair[0] == pair[1]:
+                raise ValueError(f"skeleton {s.name!r} has {k} keypoints, {what} {pair} is not a pair of them (0-based)")
+    if len({frozenset(limb) for limb in s.limbs}) != len(s.limbs):
+        raise ValueError(f"skeleton {s.name!r} lists a limb twice")
+    ends = [end for pair in s.flip_pairs for end in pair]
+    if len(set(ends)) != len(ends):
+        raise ValueError(f"skeleton {s.name!r}: a keypoint stands in two flip_pairs: {s.flip_pairs}")
+    if len(s.sigmas) != k:
+        raise ValueError(f"skeleton {s.name!r} has {k} keypoints but {len(s.sigmas)} sigmas")
+    if not all(np.isfinite(v) and v > 0 for v in s.sigmas):
+        raise ValueError(f"skeleton {s.name!r}: sigmas must be positive numbers, got {s.sigmas}")
+
+
+_COCO_KEYPOINTS = ["nose"] + [f"{side}_{part}" for part in
+                              ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+                              for side in ("left", "right")]  # fmt: skip
+
+# 1-based links of the official person category, in its order
+_COCO_LINKS = [(16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9), (8, 10),
+               (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)]  # fmt: skip
+
+COCO17 = Skeleton.from_coco({"name": "person", "keypoints": _COCO_KEYPOINTS, "skeleton": _COCO_LINKS})
+COCO18_NECK = COCO17.with_neck()
+
+BUILT_IN: dict[str, Skeleton] = {"coco17": COCO17, "coco18_neck": COCO18_NECK}
