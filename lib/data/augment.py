@@ -1,0 +1,218 @@
+"""One affine per sample: fit, rotate, scale, shift and mirror composed, so that every picture is resampled once.
+
+Affines are (2, 3), original pixels → network input pixels, the integer coordinate being a pixel's centre.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+_REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+            8: cv2.IMREAD_REDUCED_COLOR_8}  # fmt: skip
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
+_JPEG_SCAN, _JPEG_END, _PNG_END = b"\xff\xda", b"\xff\xd9", b"IEND"
+
+# luma weights (ITU-R BT.601), as in torchvision's and OpenCV's grayscale
+_LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random geometry, all uniform and relative to the picture fitted into the input (trt_pose's ranges by default).
+
+    Attributes:
+        scale: range of the zoom; 2 shows the middle half of the fitted picture at twice its size.
+        rotation: largest angle in degrees, both ways; 11.5° is trt_pose's 0.2 rad.
+        translation: largest shift as a fraction of the input's width and height, each axis on its own.
+        flip: probability of mirroring.
+
+    The figure is rotated in pixels, so nobody is sheared by it, whatever the shape of the picture.
+    """
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    rotation: float = 11.5
+    translation: float = 0.2
+    flip: float = 0.5
+
+    def __post_init__(self):
+        low, high = self.scale
+        object.__setattr__(self, "scale", (float(low), float(high)))
+        if not 0 < low <= high:
+            raise ValueError(f"Augment: scale must be a range (low, high) with 0 < low ≤ high, got {self.scale}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"Augment: flip is a probability in 0..1, got {self.flip}")
+
+    def sample(
+        self,
+        rng: np.random.Generator,
+        image_size: tuple[int, int],
+        input_size: tuple[int, int],
+        keep_aspect_ratio: bool = True,
+    ) -> tuple[np.ndarray, bool]:
+        """Draw one affine.
+
+        Args:
+            rng: the only source of randomness; five numbers are drawn.
+            image_size: (H, W) of the original.
+            input_size: (H, W) of the network input.
+            keep_aspect_ratio: see `fit_affine`.
+
+        Returns:
+            (2, 3) float64 original → input, and whether it mirrors (then left and right keypoints change places).
+        """
+        unit = rng.random(5)
+        angle = math.radians(self.rotation) * (2 * unit[0] - 1)
+        zoom = self.scale[0] + (self.scale[1] - self.scale[0]) * unit[1]
+        shift_x, shift_y = self.translation * (2 * unit[2:4] - 1) * input_size[::-1]
+        flipped = bool(unit[4] < self.flip)
+        fit_x, fit_y = _fit_scales(image_size, input_size, keep_aspect_ratio)
+        cos, sin, mirror = zoom * math.cos(angle), zoom * math.sin(angle), -1 if flipped else 1
+        a, b, c, d = fit_x * cos * mirror, -fit_x * sin, fit_y * sin * mirror, fit_y * cos
+        return _around_centres(a, b, c, d, image_size, input_size, shift_x, shift_y), flipped
+
+
+def fit_affine(image_size: tuple[int, int], input_size: tuple[int, int], keep_aspect_ratio: bool = True) -> np.ndarray:
+    """The affine without augmentation: the whole picture, centred, letterboxed or stretched.
+
+    Args:
+        image_size: (H, W) of the original.
+        input_size: (H, W) of the network input.
+        keep_aspect_ratio: one scale for both axes, bars at two sides; otherwise the picture fills the input.
+
+    Returns:
+        (2, 3) float64 original → input.
+    """
+    x, y = _fit_scales(image_size, input_size, keep_aspect_ratio)
+    return _around_centres(x, 0, 0, y, image_size, input_size)
+
+
+def warp(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+    """Resample an image (H, W, 3) uint8 once, bilinearly, to (*input_size, 3); outside the picture is black.
+
+    To shrink far without aliasing read the image with `read_image(path, reduction_for(affine))` and pass
+    `reduced_affine(affine, reduction)`.
+    """
+    return cv2.warpAffine(image, affine, input_size[::-1], flags=cv2.INTER_LINEAR)
+
+
+def read_image(path: str | Path, max_reduction: int = 1) -> np.ndarray:
+    """Read a picture as (H, W, 3) uint8 RGB.
+
+    An EXIF rotation is ignored, as in COCO: annotations are in the stored pixels.
+
+    Args:
+        path: any format of OpenCV.
+        max_reduction: 1, 2, 4 or 8. A JPEG is decoded directly at 1/max_reduction of its size (rounded up), which saves
+            most of the time and shrinks without aliasing; other formats come at full size.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture, or cut off (an interrupted download or copy).
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: image not found") from None
+    _check_complete(path, data)
+    reduction = max_reduction if data[:3].tobytes() == _JPEG else 1
+    image = cv2.imdecode(data, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError(f"{path}: not a readable image ({data.size} bytes); replace the file")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def reduction_for(affine: np.ndarray) -> int:
+    """The strongest reduced decode (1, 2, 4 or 8) which still gives every input pixel a pixel of its own."""
+    largest = np.linalg.svd(affine[:, :2], compute_uv=False)[0]
+    return next((r for r in (8, 4, 2) if r * largest <= 1), 1)
+
+
+def reduced_affine(affine: np.ndarray, reduction: int) -> np.ndarray:
+    """The same map from a picture reduced by r, whose pixel x is centred on r·x + (r − 1)/2 of the original."""
+    linear = affine[:, :2]
+    offset = affine[:, 2:] + linear.sum(axis=1, keepdims=True) * ((reduction - 1) / 2)
+    return np.concatenate([linear * reduction, offset], axis=1)
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Random brightness, contrast, saturation and hue for every picture of a batch, as one colour matrix each.
+
+    Factors are uniform in 1 ± value; hue turns colours around the grey axis by up to ± value of a full turn. The four
+    are composed into one 3×3 matrix and an offset per picture, so the batch is touched once and clipped once. (The
+    usual chain clips after each of the four and turns hue in HSV; for the small jitter of pose training both agree.)
+    """
+
+    brightness: float = 0.05
+    contrast: float = 0.05
+    saturation: float = 0.05
+    hue: float = 0.01
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Jitter a batch.
+
+        Args:
+            images: (N, 3, H, W) RGB 0..255, uint8 or float.
+            generator: on the CPU; the source of the 4·N random numbers.
+
+        Returns:
+            (N, 3, H, W) float32 0..255, same memory format.
+        """
+        unit = torch.rand(len(images), 4, generator=generator) * 2 - 1
+        limits = torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])
+        brightness, contrast, saturation, hue = (1 + unit * limits).unbind(1)
+        matrix = _colour_matrix(saturation, hue - 1) * (brightness * contrast)[:, None, None]
+        images = images.float()
+        # contrast scales the distance to the picture's mean grey, which the matrix leaves in place
+        mean = torch.einsum("nc,c->n", images.mean(dim=(2, 3)), _LUMA.to(images.device))
+        offset = mean * (brightness * (1 - contrast)).to(images.device)
+        return _apply_colours(images, matrix.to(images.device), offset)
+
+
+def _apply_colours(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    n, _, h, w = images.shape
+    pixels = images.permute(0, 2, 3, 1).reshape(n, h * w, 3)
+    out = torch.baddbmm(offset[:, None, None], pixels, matrix.transpose(1, 2)).clamp_(0, 255)
+    return out.view(n, h, w, 3).permute(0, 3, 1, 2)
+
+
+def _colour_matrix(saturation: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """(N, 3, 3): rotation around the grey axis (Rodrigues), then a blend with the luma."""
+    cos, sin = torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    hue = cos[:, None, None] * torch.eye(3) + ((1 - cos) / 3)[:, None, None] + sin[:, None, None] * cross
+    grey = _LUMA.expand(3, 3)
+    return (saturation[:, None, None] * torch.eye(3) + (1 - saturation)[:, None, None] * grey) @ hue
+
+
+def _fit_scales(image_size, input_size, keep_aspect_ratio: bool) -> tuple[float, float]:
+    y, x = input_size[0] / image_size[0], input_size[1] / image_size[1]
+    return (min(x, y), min(x, y)) if keep_aspect_ratio else (x, y)
+
+
+def _around_centres(a, b, c, d, image_size, input_size, shift_x=0.0, shift_y=0.0) -> np.ndarray:
+    """[[a, b], [c, d]] around the centre of the image, which lands on the centre of the input plus the shift."""
+    from_x, from_y = (image_size[1] - 1) / 2, (image_size[0] - 1) / 2
+    to_x, to_y = (input_size[1] - 1) / 2 + shift_x, (input_size[0] - 1) / 2 + shift_y
+    return np.array([[a, b, to_x - a * from_x - b * from_y], [c, d, to_y - c * from_x - d * from_y]])
+
+
+def _check_complete(path: str | Path, data: np.ndarray) -> None:
+    """Some decoders paint the missing part of a cut-off file grey and go on; the end marker tells."""
+    head, tail = data[:4].tobytes(), data[-16:].tobytes()
+    if head.startswith(_JPEG) and not tail.endswith(_JPEG_END):
+        # a camera may append data of its own; inside a scan 0xFFD9 cannot occur
+        content = data.tobytes()
+        complete = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
+    elif head == _PNG:
+        complete = _PNG_END in tail
+    else:
+        complete = data.size > 0
+    if not complete:
+        raise ValueError(f"{path}: the image is cut off after {data.size} bytes; copy or download it again")

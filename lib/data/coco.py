@@ -1,0 +1,319 @@
+"""COCO keypoint files: read with types, checked once, rewired for the neck, written beside and moved into place.
+
+Format: https://cocodataset.org/#format-data. A keypoint is x, y, v with v = 0 not labelled, 1 labelled but hidden,
+2 visible; v is what is tested, never x == 0.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Struct, UnsetType
+
+from lib.skeleton import Skeleton
+
+Number = int | float
+
+
+class Image(Struct):
+    """One picture: size in pixels, file_name relative to the image folder."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    license: int | None | UnsetType = UNSET
+    coco_url: str | None | UnsetType = UNSET
+    flickr_url: str | None | UnsetType = UNSET
+    date_captured: str | None | UnsetType = UNSET
+
+
+class Rle(Struct):
+    """Run-length mask of `size` (height, width); counts as numbers (uncompressed) or as COCO's string (compressed)."""
+
+    size: tuple[int, int]
+    counts: list[int] | str
+
+
+class Annotation(Struct):
+    """One figure: keypoints [x, y, v] × K in pixels, bbox [x, y, width, height], area in pixels², region.
+
+    `segmentation` is a list of polygons [x, y, x, y, …] or a run-length mask. `keypoints` may be absent (no figure).
+    """
+
+    id: int
+    image_id: int
+    category_id: int
+    keypoints: list[Number] | UnsetType = UNSET
+    num_keypoints: int | UnsetType = UNSET
+    bbox: list[Number] | UnsetType = UNSET
+    area: Number | UnsetType = UNSET
+    iscrowd: int = 0
+    segmentation: list[list[Number]] | Rle | None | UnsetType = UNSET
+
+
+class Category(Struct):
+    """A kind of figure; `skeleton` holds 1-based pairs, `sigmas` is our optional addition for OKS."""
+
+    id: int
+    name: str
+    supercategory: str | None | UnsetType = UNSET
+    keypoints: list[str] | UnsetType = UNSET
+    skeleton: list[tuple[int, int]] | UnsetType = UNSET
+    sigmas: list[float] | UnsetType = UNSET
+
+
+class CocoFile(Struct):
+    """A whole annotation file. Keys that are not declared here are dropped on reading."""
+
+    images: list[Image]
+    annotations: list[Annotation]
+    categories: list[Category]
+    info: dict | UnsetType = UNSET
+    licenses: list | UnsetType = UNSET
+
+
+def read_coco(path: str | Path, category: str | None = None) -> CocoFile:
+    """Read and check a COCO keypoint file.
+
+    Args:
+        path: the JSON file.
+        category: a category that must be in the file; nothing is filtered.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, not COCO (naming the place in the file), keypoints not 3 per name, a repeated id, an unknown
+            image or category, a number that is not finite, a file_name that leaves the image folder.
+        KeyError: `category` is not in the file.
+    """
+    path = Path(path)
+    coco = _decode(path, CocoFile)
+    check_coco(coco, path)
+    if category is not None:
+        category_named(coco, category, path)
+    return coco
+
+
+def write_coco(path: str | Path, coco: CocoFile) -> Path:
+    """Check and write a COCO file: first beside, then moved into place, so that no half-written file is ever seen."""
+    check_coco(coco, path)
+    return _write(path, coco)
+
+
+def check_coco(coco: CocoFile, path: str | Path = "COCO file") -> None:
+    """Raise ValueError, in one sentence that starts with `path`, for the first thing that does not fit together."""
+    _check_unique(path, "images", (image.id for image in coco.images))
+    _check_unique(path, "annotations", (a.id for a in coco.annotations))
+    _check_unique(path, "categories", (c.id for c in coco.categories))
+    for image in coco.images:
+        _check_image(path, image)
+    image_ids = {image.id for image in coco.images}
+    names = {c.id: c for c in coco.categories}
+    for a in coco.annotations:
+        if a.image_id not in image_ids:
+            raise ValueError(f"{path}: annotation {a.id} is for image_id {a.image_id}, which `images` does not list")
+        if a.category_id not in names:
+            raise ValueError(f"{path}: annotation {a.id} has category_id {a.category_id}; known are {sorted(names)}")
+        _check_annotation(path, a, names[a.category_id])
+
+
+def category_named(coco: CocoFile, name: str | None = None, path: str | Path = "COCO file") -> Category:
+    """The category of that name, or for None the only one that lists keypoints; KeyError otherwise."""
+    with_keypoints = [c for c in coco.categories if c.keypoints]
+    if name is None:
+        if len(with_keypoints) == 1:
+            return with_keypoints[0]
+        found = ", ".join(repr(c.name) for c in with_keypoints) or "none"
+        raise KeyError(f"{path}: exactly one category with keypoints is needed, found {found}: say category=NAME")
+    for category in coco.categories:
+        if category.name == name:
+            return category
+    known = ", ".join(repr(c.name) for c in coco.categories) or "none"
+    raise KeyError(f"{path}: no category {name!r}; the file has {known}")
+
+
+def skeleton_of(coco: CocoFile, category: str | None = None) -> Skeleton:
+    """The skeleton of a category, with its own `sigmas` where the file brings them."""
+    return Skeleton.from_coco(_as_dict(category_named(coco, category)))
+
+
+def keypoints_array(annotation: Annotation, num_keypoints: int) -> np.ndarray:
+    """(K, 3) float32 [x, y, v]; zeros for an annotation that carries no keypoints."""
+    if not annotation.keypoints:
+        return np.zeros((num_keypoints, 3), np.float32)
+    return np.array(annotation.keypoints, np.float32).reshape(num_keypoints, 3)
+
+
+def insert_neck(coco: CocoFile, category: str = "person", rounded: bool = True) -> CocoFile:
+    """Append a neck between the shoulders to every figure, and rewire the category's links through it.
+
+    With `rounded` this is what trt_pose's preparation script does: the mean of the shoulders rounded half to even, also
+    where a shoulder is not labelled. Without, the exact midpoint, and 0, 0 where a shoulder is not labelled. In both
+    v = 0 if a shoulder has v = 0, else 1 if one is hidden, else 2. `num_keypoints` stays what it was, as in trt_pose:
+    COCO's evaluation only asks whether it is 0, and a neck never changes that.
+
+    Args:
+        coco: stays as it is.
+        category: the one to change; the others pass through.
+        rounded: see above.
+
+    Returns:
+        A new CocoFile that shares the untouched parts.
+
+    Raises:
+        KeyError: no such category, or it lacks a nose, shoulders or hips.
+        ValueError: it has a neck already.
+    """
+    old = category_named(coco, category)
+    skeleton = skeleton_of(coco, category)
+    ends = skeleton.index("left_shoulder"), skeleton.index("right_shoulder")
+    changed = skeleton.with_neck().to_coco()
+    new = msgspec.structs.replace(old, keypoints=changed["keypoints"], skeleton=changed["skeleton"])
+    if old.sigmas is not UNSET:
+        new.sigmas = changed["sigmas"]
+
+    def with_neck(a: Annotation) -> Annotation:
+        if a.category_id != old.id or not a.keypoints:
+            return a
+        return msgspec.structs.replace(a, keypoints=[*a.keypoints, *_neck(a.keypoints, *ends, rounded)])
+
+    return msgspec.structs.replace(
+        coco,
+        annotations=[with_neck(a) for a in coco.annotations],
+        categories=[new if c is old else c for c in coco.categories],
+    )
+
+
+def insert_neck_file(source: str | Path, target: str | Path, category: str = "person", rounded: bool = True) -> Path:
+    """Write a copy of a COCO file whose figures have a neck (see `insert_neck`).
+
+    Everything else in the file, also keys that COCO does not define, is written back as it was.
+
+    Args:
+        source: COCO keypoint file to read; it is never changed.
+        target: file to write.
+        category: the category to change.
+        rounded: trt_pose's rule; off: the exact midpoint.
+    """
+    source, target = Path(source), Path(target)
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{source}: the neck is written to a new file, choose another target than the source")
+    coco = insert_neck(read_coco(source, category), category, rounded)
+    content = _decode(source, dict)
+    for old, new in zip(content["annotations"], coco.annotations, strict=True):
+        if new.keypoints:
+            old["keypoints"] = new.keypoints
+    for old, new in zip(content["categories"], coco.categories, strict=True):
+        old.update(_as_dict(new))
+    return _write(target, content)
+
+
+def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
+    """Where the annotations and the images of a split ("train", "val") lie.
+
+    Three layouts are understood: ours (annotations/*_keypoints_train.json + train/), the official one
+    (annotations/person_keypoints_train2017.json + train2017/), and a flat folder (one *.json + images/), which serves
+    every split with the same files.
+
+    Returns:
+        (annotation file, image folder)
+
+    Raises:
+        FileNotFoundError: none of them, saying what was looked for.
+        ValueError: several files fit.
+    """
+    data_dir = Path(data_dir)
+    for images, pattern in ((split, f"*_keypoints_{split}.json"), (f"{split}2017", f"*_keypoints_{split}2017.json")):
+        found = sorted(data_dir.glob(f"annotations/{pattern}"))
+        if found and (data_dir / images).is_dir():
+            return _only(found), data_dir / images
+    found = sorted(data_dir.glob("*.json"))
+    if found and (data_dir / "images").is_dir():
+        return _only(found), data_dir / "images"
+    raise FileNotFoundError(
+        f"{data_dir}: no {split!r} split found; expected annotations/*_keypoints_{split}.json with {split}/, or "
+        f"annotations/person_keypoints_{split}2017.json with {split}2017/, or one *.json with images/"
+    )
+
+
+def _neck(keypoints: list[Number], left: int, right: int, rounded: bool) -> list[Number]:
+    (xl, yl, vl), (xr, yr, vr) = keypoints[3 * left : 3 * left + 3], keypoints[3 * right : 3 * right + 3]
+    v = 0 if vl == 0 or vr == 0 else 1 if vl == 1 or vr == 1 else 2
+    x, y = (xl + xr) / 2, (yl + yr) / 2
+    if rounded:
+        return [round(x), round(y), v]
+    return [x, y, v] if v else [0, 0, 0]
+
+
+def _check_unique(path, what: str, ids: Iterable[int]) -> None:
+    seen = set()
+    for i in ids:
+        if i in seen:
+            raise ValueError(f"{path}: {what} use the id {i} twice")
+        seen.add(i)
+
+
+def _check_image(path, image: Image) -> None:
+    if image.width <= 0 or image.height <= 0:
+        raise ValueError(f"{path}: image {image.id} has the size {image.width}×{image.height}")
+    name = PurePosixPath(image.file_name.replace("\\", "/"))
+    if not name.name or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+        raise ValueError(
+            f"{path}: file_name {image.file_name!r} of image {image.id} leaves the image folder: "
+            "write it relative to that folder, without '..'"
+        )
+
+
+def _check_annotation(path, a: Annotation, category: Category) -> None:
+    if a.keypoints and category.keypoints:
+        given, needed = len(a.keypoints), 3 * len(category.keypoints)
+        if given != needed:
+            raise ValueError(
+                f"{path}: annotation {a.id} has {given} keypoint numbers, category {category.name!r} with "
+                f"{len(category.keypoints)} keypoints needs {needed} (x, y, v each)"
+            )
+        if not all(v in (0, 1, 2) for v in a.keypoints[2::3]):
+            bad = next(v for v in a.keypoints[2::3] if v not in (0, 1, 2))
+            raise ValueError(f"{path}: annotation {a.id} has the visibility {bad}; COCO knows 0, 1 and 2")
+    for what in ("keypoints", "bbox"):
+        values = getattr(a, what)
+        if values and not math.isfinite(math.fsum(values)):
+            raise ValueError(f"{path}: annotation {a.id} has a number in {what} that is not finite: {values}")
+    if a.bbox and len(a.bbox) != 4:
+        raise ValueError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not x, y, width, height")
+
+
+def _decode(path: Path, kind: type):
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{path}: not a COCO keypoint file: {error}") from None
+    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: not a JSON file (NaN and Infinity are not JSON either): {error}") from None
+
+
+def _write(path: str | Path, content) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(msgspec.json.encode(content))
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def _as_dict(struct: Struct) -> dict:
+    return {k: v for k, v in msgspec.structs.asdict(struct).items() if v is not UNSET}
+
+
+def _only(found: list[Path]) -> Path:
+    if len(found) > 1:
+        raise ValueError(f"{found[0].parent}: several files fit, keep one: {', '.join(p.name for p in found)}")
+    return found[0]
