@@ -1,0 +1,196 @@
+"""trt_pose: a classifier's trunk, learned upsampling, one heatmap per keypoint and one vector field per limb.
+
+Re-implemented from the description of NVIDIA-AI-IOT/trt_pose (v0.0.1, MIT), whose public weights fit. The ideas: part
+affinity fields (Cao et al. 2017) on a deconvolution head (Xiao et al. 2018), plus a gate over the head's features.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lib.skeleton import Skeleton
+
+# trunk → channels of its stride-32 features
+TRUNKS = {
+    "resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048, "resnet152": 2048,
+    "densenet121": 1024, "densenet161": 2208, "densenet169": 1664, "densenet201": 1920,
+    "mnasnet0_5": 1280, "mnasnet0_75": 1280, "mnasnet1_0": 1280, "mnasnet1_3": 1280,
+}  # fmt: skip
+
+# the classifier's trunk inside torchvision's state dict; ResNet's lies at the top level
+_TRUNK_PREFIX = {"resnet": "", "densenet": "features.", "mnasnet": "layers."}
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
+
+
+class TrtPose(nn.Module):
+    """Heatmaps and part affinity fields of all people in an image.
+
+    Args:
+        skeleton: K keypoints and L limbs decide the number of output channels.
+        trunk: one of `TRUNKS`.
+        attention: multiply the head's features by a learned gate (sigmoid for heatmaps, tanh for fields).
+        upsample_channels: width of the head.
+        num_upsample: how many times the head doubles the map.
+        num_flat: 3×3 convolutions after each doubling.
+        stages: 4 is the whole trunk (stride 32); 3 or 2 drop the last stages of a ResNet (stride 16 or 8), for small models.
+        pretrained: True downloads torchvision's ImageNet weights for the trunk; a path reads them from a file.
+
+    Attributes:
+        stride: input pixels per map cell, 4 by default.
+        input_multiple: H and W of the input must be multiples of it, else maps and targets disagree in size.
+
+    Raises:
+        ValueError: unknown trunk, or options that do not fit together.
+    """
+
+    input_multiple = 32
+    outputs = {"heatmaps.output": "keypoints", "pafs.output": "limbs"}
+
+    def __init__(self, skeleton: Skeleton, trunk: str = "resnet18", attention: bool = True, upsample_channels: int = 256,
+                 num_upsample: int = 3, num_flat: int = 0, stages: int = 4, pretrained: bool | str = False):  # fmt: skip
+        super().__init__()
+        _check_options(skeleton, trunk, attention, num_upsample, stages)
+        self.skeleton = skeleton
+        self.options = dict(trunk=trunk, attention=attention, upsample_channels=upsample_channels,
+                            num_upsample=num_upsample, num_flat=num_flat, stages=stages, pretrained=False)  # fmt: skip
+        self.stride = 2 ** (stages + 1 - num_upsample)
+        # constants, not weights: they never stand in a checkpoint
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+        self.trunk, width = _build_trunk(trunk, stages)
+        head = dict(width=upsample_channels, num_upsample=num_upsample, num_flat=num_flat)
+        self.heatmaps = Tower(width, skeleton.num_keypoints, gate=torch.sigmoid if attention else None, **head)
+        self.pafs = Tower(width, 2 * skeleton.num_limbs, gate=torch.tanh if attention else None, **head)
+        if pretrained:
+            _load_imagenet(self, trunk, None if pretrained is True else pretrained)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Images → maps.
+
+        Args:
+            images: (N, 3, H, W) float, RGB in 0..255; H and W multiples of 32.
+
+        Returns:
+            heatmaps (N, K, H/stride, W/stride), about 0..1 and not clipped; pafs (N, 2L, H/stride, W/stride), where channel
+            2k is the y and 2k+1 the x component of limb k.
+        """
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            _check_size(images, self.input_multiple)
+        features = self.trunk((images - self.mean) / self.std)
+        return {"heatmaps": self.heatmaps(features), "pafs": self.pafs(features)}
+
+    def loss(self, maps: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Mean squared error of each kind of map, where the mask says 1.
+
+        As published, the mean runs over all cells, so a masked cell counts as a perfect one.
+
+        Args:
+            maps: what `forward` returned.
+            targets: heatmaps (N, K, h, w), pafs (N, 2L, h, w) and mask (N, 1, h, w).
+        """
+        losses = {}
+        for name in ("heatmaps", "pafs"):
+            if maps[name].shape != targets[name].shape:
+                raise ValueError(f"{name}: the network's maps are {tuple(maps[name].shape)}, the targets "
+                                 f"{tuple(targets[name].shape)}; give the codec stride={self.stride} and this skeleton")  # fmt: skip
+            # squares of small numbers vanish in half precision
+            error = maps[name].float() - targets[name].float()
+            losses[name] = (targets["mask"] * error.square()).mean()
+        return losses
+
+
+class Tower(nn.Module):
+    """Upsampling blocks, an optional gate, and a 1×1 convolution to the output's channels (linear).
+
+    Args:
+        channels: of the trunk's features.
+        num_outputs: channels of the maps.
+        gate: activation of the gate, or None for no gate.
+        width: channels of the blocks.
+        num_upsample: deconvolutions of stride 2; with 0 only the 1×1 convolution remains.
+        num_flat: 3×3 convolutions after each deconvolution.
+    """
+
+    def __init__(self, channels: int, num_outputs: int, gate, width: int, num_upsample: int, num_flat: int):
+        super().__init__()
+        layers, source = [], channels
+        for _ in range(num_upsample):
+            # the public weights have biases even here, in front of a batch norm
+            layers += [nn.ConvTranspose2d(source, width, 4, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            for _ in range(num_flat):
+                layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+            source = width
+        self.up = nn.Sequential(*layers)
+        self.gate = nn.Conv2d(width, width, 3, padding=1) if gate else None
+        self.activation = gate
+        self.output = nn.Conv2d(source, num_outputs, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, h, w) → (N, num_outputs, h·2^num_upsample, w·2^num_upsample)."""
+        features = self.up(features)
+        if self.gate is not None:
+            features = features * self.activation(self.gate(features))
+        return self.output(features)
+
+
+def _check_options(skeleton: Skeleton, trunk: str, attention: bool, num_upsample: int, stages: int) -> None:
+    if trunk not in TRUNKS:
+        raise ValueError(f"trunk {trunk!r} is unknown, choose one of {', '.join(TRUNKS)}")
+    if not skeleton.limbs:
+        raise ValueError(f"skeleton {skeleton.name!r} has no limbs, but trt_pose groups keypoints along them; add some")
+    if stages not in (2, 3, 4) or stages < 4 and not trunk.startswith("resnet"):
+        raise ValueError(f"stages={stages}: it is 4, or 2 or 3 for a ResNet; the trunk is {trunk}")
+    low = 1 if attention else 0
+    if not low <= num_upsample <= stages + 1:
+        raise ValueError(f"num_upsample={num_upsample} must be {low} to {stages + 1} with attention={attention} "
+                         f"on a trunk of stride {2 ** (stages + 1)}")  # fmt: skip
+
+
+def _check_size(images: Tensor, multiple: int) -> None:
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be a batch (N, 3, H, W), got {tuple(images.shape)}")
+    height, width = images.shape[2:]
+    if height % multiple or width % multiple:
+        fits = " × ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
+        raise ValueError(f"the input is {height} × {width} pixels, but height and width must be multiples of {multiple}; "
+                         f"the nearest size is {fits}")  # fmt: skip
+
+
+def _build_trunk(name: str, stages: int) -> tuple[nn.Module, int]:
+    """The classifier without its classifier, and the number of channels that leave it."""
+    net = getattr(torchvision.models, name)(weights=None)
+    if name.startswith("densenet"):
+        return net.features, TRUNKS[name]  # ends with a batch norm: the classifier's last ReLU is not part of it
+    if name.startswith("mnasnet"):
+        return net.layers, TRUNKS[name]
+    layers = ["conv1", "bn1", "relu", "maxpool", *(f"layer{i}" for i in range(1, stages + 1))]
+    trunk = nn.Sequential(OrderedDict((layer, getattr(net, layer)) for layer in layers))
+    return trunk, TRUNKS[name] >> (4 - stages)
+
+
+def _load_imagenet(network: TrtPose, trunk: str, path: str | None) -> None:
+    """Fill the trunk with an ImageNet classifier's weights, from torchvision's server or from a file of the same layout."""
+    if path is None:
+        # the first published weights, as the original has them (DEFAULT changes with torchvision)
+        weights = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"]
+        state, source = weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {weights}"
+    else:
+        state, source = torch.load(Path(path), map_location="cpu", weights_only=True), path
+    prefix = _TRUNK_PREFIX[re.match("[a-z]+", trunk)[0]]
+    # DenseNet files of 2017 write norm.1 for norm1
+    state = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", k).removeprefix(prefix): v for k, v in state.items()}
+    wanted = network.trunk.state_dict()
+    bad = [k for k, v in wanted.items() if not k.endswith("num_batches_tracked") and
+           (k not in state or state[k].shape != v.shape)]  # fmt: skip
+    if bad:
+        raise ValueError(f"{source} does not fit the trunk {trunk}: {len(bad)} of its {len(wanted)} tensors are missing or "
+                         f"have another shape, the first is {bad[0]}")  # fmt: skip
+    network.trunk.load_state_dict({k: state.get(k, v) for k, v in wanted.items()})
