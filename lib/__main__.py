@@ -1,0 +1,46 @@
+"""The command line: `python -m lib COMMAND --help`."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from importlib import import_module
+
+import jsonargparse
+
+COMMANDS = {
+    "synthetic": ("lib.data.synthetic", "write_dataset", "render a dataset of synthetic people"),
+    "neck": ("lib.data.coco", "insert_neck_file", "copy a COCO file and insert a neck keypoint"),
+    "preflight": ("lib.training", "check", "overfit eight images before a long training"),
+    "train": ("lib.training", "run", "train as a recipe says"),
+    "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
+    "predict": ("lib.predict", "predict", "find and draw people in images"),
+    "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
+    "book": ("lib.book", "main", "run the notebooks headless and write the report"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: python -m lib COMMAND [--help]\n\n" + "\n".join(f"  {c:10} {t[2]}" for c, t in COMMANDS.items()))
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, 1)
+        print(f"unknown command {command!r}" + (f", did you mean {near[0]!r}?" if near else f": {', '.join(COMMANDS)}"),
+              file=sys.stderr)  # fmt: skip
+        return 2
+    module, function, _ = COMMANDS[command]
+    function = getattr(import_module(module), function)
+    try:
+        result = function(rest) if command in ("train", "preflight") else jsonargparse.auto_cli(function, args=rest)
+    except (ValueError, KeyError, OSError) as error:
+        # bad input: the sentence is for the user, the stack is not
+        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

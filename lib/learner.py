@@ -1,0 +1,264 @@
+"""What is trained, and on what: a network with its codec and optimiser, and a pair of COCO keypoint files.
+
+The same two classes serve every architecture and every skeleton. Everything random depends only on the seed, the epoch and
+the sample, so a run that was interrupted and resumed ends in the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import lightning
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from lib import ROOT
+from lib.checkpoints import Model, load_weights
+from lib.codecs import CODECS
+from lib.data.augment import Augment, ColorJitter
+from lib.data.coco import category_named, find_split, insert_neck, read_coco
+from lib.data.dataset import CocoKeypoints, collate, worker_init
+from lib.metrics import CocoScorer, people_to_results
+from lib.models import NETWORKS
+from lib.people import invert_affine
+from lib.skeleton import Skeleton
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+class PoseModule(lightning.LightningModule):
+    """A network, its codec and how they are trained.
+
+    Args:
+        skeleton: set from the data.
+        network: `name` of a class in `lib.models.NETWORKS` and its options.
+        codec: `name` of a class in `lib.codecs.CODECS` and its options.
+        optimizer: adam, adamw or sgd (momentum 0.9).
+        learning_rate: one value, or {epoch: value from that epoch on}.
+        schedule: "steps" follows `learning_rate`; "cosine" warms up and falls to zero along a cosine over the whole run.
+        warmup_steps: batches over which the learning rate rises linearly.
+        weight_decay: of every parameter.
+        stdev: {epoch: value from that epoch on} of the codec's `stdev`, or None to leave it.
+        color_jitter: largest relative change of brightness, contrast and saturation, and turn of hue (of 1).
+        initial_weights: a checkpoint of ours to start from.
+    """
+
+    def __init__(
+        self,
+        skeleton: Skeleton,
+        network: dict[str, Any],
+        codec: dict[str, Any],
+        optimizer: Literal["adam", "adamw", "sgd"] = "adam",
+        learning_rate: float | dict[int, float] = 1e-3,
+        schedule: Literal["steps", "cosine"] = "steps",
+        warmup_steps: int = 0,
+        weight_decay: float = 0.0,
+        stdev: dict[int, float] | None = None,
+        color_jitter: tuple[float, float, float, float] = (0.05, 0.05, 0.05, 0.01),
+        initial_weights: str | None = None,
+    ):
+        super().__init__()
+        self.network = construct(NETWORKS, "network", network, skeleton)
+        self.codec = construct(CODECS, "codec", codec, skeleton)
+        if initial_weights:
+            load_weights(self.network, ROOT / initial_weights)
+        self.skeleton = skeleton
+        self.optimizer, self.weight_decay = optimizer, weight_decay
+        self.learning_rate = learning_rate if isinstance(learning_rate, dict) else {0: learning_rate}
+        self.schedule, self.warmup_steps = schedule, warmup_steps
+        self.stdev = stdev
+        self.jitter = ColorJitter(*color_jitter)
+        self._scores: list[dict] = []
+
+    def configure_optimizers(self):
+        options = {"momentum": 0.9} if self.optimizer == "sgd" else {}
+        rate = self.learning_rate[min(self.learning_rate)]
+        return OPTIMIZERS[self.optimizer](self.parameters(), lr=rate, weight_decay=self.weight_decay, fused=True, **options)
+
+    def on_train_epoch_start(self):
+        if self.stdev:
+            self.codec = dataclasses.replace(self.codec, stdev=at_epoch(self.stdev, self.current_epoch))
+
+    def on_train_batch_start(self, batch, batch_index: int):
+        # a pure function of the step, so that a resumed run needs no scheduler state
+        rate = at_epoch(self.learning_rate, self.current_epoch)
+        if self.warmup_steps:
+            rate *= min(1.0, (self.global_step + 1) / self.warmup_steps)
+        if self.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * self.global_step / max(1, self.trainer.estimated_stepping_batches)))
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        self.log("learning_rate", rate)
+
+    def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.global_step)
+        images = self.jitter(batch["images"], generator)
+        losses = self.losses(images, batch)
+        total = sum(losses.values())
+        if not torch.isfinite(total):
+            terms = ", ".join(f"{name} {value.item()}" for name, value in losses.items())
+            raise FloatingPointError(f"the loss is not finite in epoch {self.current_epoch}, batch {batch_index} "
+                                     f"(images {batch['image_ids'].tolist()}): {terms}; lower learning_rate or add "
+                                     "warmup_steps")  # fmt: skip
+        size = len(images)
+        self.log("train_loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
+        self.log_dict({f"train_{k}": v.detach() for k, v in losses.items()}, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: dict, batch_index: int) -> None:
+        targets = self.targets(batch)
+        maps = {name: m.float() for name, m in self.network(batch["images"].float()).items()}
+        losses = self.network.loss(maps, targets)
+        self.log("val_loss", sum(losses.values()), batch_size=len(batch["images"]), sync_dist=True)
+        self._scores += decode_batch(maps, batch, self.codec)
+
+    def on_validation_epoch_end(self):
+        results, self._scores = self._scores, []
+        if torch.distributed.is_initialized():
+            parts = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, results)
+            results = [r for part in parts for r in part]
+        for name, value in self.trainer.datamodule.scorer(results).items():
+            self.log(name, value, prog_bar=name == "AP", rank_zero_only=False)
+
+    def losses(self, images: torch.Tensor, batch: dict) -> dict[str, torch.Tensor]:
+        """Every loss term of a batch; images (N, 3, H, W) float in 0..255."""
+        maps = self.network(images.contiguous(memory_format=torch.channels_last))
+        return self.network.loss({name: m.float() for name, m in maps.items()}, self.targets(batch))
+
+    def targets(self, batch: dict) -> dict[str, torch.Tensor]:
+        """Target maps of a batch as `collate` makes it."""
+        return self.codec.encode(batch["keypoints"], batch["mask"], tuple(batch["images"].shape[-2:]))
+
+    def model(self, data: PoseData, **info) -> Model:
+        """What a checkpoint holds: the network as it is now, and all that is needed to predict with it."""
+        return Model(self.network, self.codec, tuple(data.input_size), data.keep_aspect_ratio, info)
+
+
+class PoseData(lightning.LightningDataModule):
+    """Training and validation images with their keypoints.
+
+    Args:
+        data_dir: a folder with annotations and images, see data/README.md; relative paths are meant from the repository.
+        train_annotations, train_images, val_annotations, val_images: instead of what `data_dir` holds.
+        category: name of the COCO category; may be left out where only one has keypoints.
+        neck: insert a neck between the shoulders, as trt_pose does, where the annotations have none.
+        input_size: height and width of the network's input.
+        keep_aspect_ratio: pad instead of stretching.
+        augment: random scale, rotation, translation and flip of training images; null for none.
+        mask_unlabelled: do not punish what stands where people are not annotated.
+        mask_stride: pixels per cell of that mask.
+        min_area, max_area: leave out people smaller or larger than this fraction of the image.
+        batch_size, num_workers, seed: as usual; the result does not depend on num_workers.
+        limit_train, limit_val: use only the first so many images.
+    """
+
+    def __init__(
+        self,
+        data_dir: str = "data/synthetic",
+        train_annotations: str | None = None,
+        train_images: str | None = None,
+        val_annotations: str | None = None,
+        val_images: str | None = None,
+        category: str | None = None,
+        neck: bool = False,
+        input_size: tuple[int, int] = (224, 224),
+        keep_aspect_ratio: bool = True,
+        augment: Augment | None = Augment(),
+        mask_unlabelled: bool = True,
+        mask_stride: int = 4,
+        min_area: float = 0.0,
+        max_area: float = 1.0,
+        batch_size: int = 16,
+        num_workers: int = 1,
+        limit_train: int | None = None,
+        limit_val: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.input_size, self.keep_aspect_ratio = input_size, keep_aspect_ratio
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        shared = dict(category=category, input_size=input_size, keep_aspect_ratio=keep_aspect_ratio,
+                      mask_stride=mask_stride, mask_unlabelled=mask_unlabelled, min_area=min_area, max_area=max_area,
+                      seed=seed)  # fmt: skip
+        self.train_coco, images = _find(data_dir, "train", train_annotations, train_images, category, neck)
+        self.train_set = CocoKeypoints(self.train_coco, images, augment=augment, limit=limit_train, **shared)
+        val_coco, images = _find(data_dir, "val", val_annotations, val_images, category, neck)
+        self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **shared)
+        self.skeleton = self.train_set.skeleton
+        if self.val_set.skeleton.keypoints != self.skeleton.keypoints:
+            raise ValueError(f"training annotations have {self.skeleton.num_keypoints} keypoints, validation annotations "
+                             f"{self.val_set.skeleton.num_keypoints}: they must be the same")  # fmt: skip
+        self.scorer = CocoScorer(val_coco, self.skeleton, category, self.val_set.image_ids.tolist())
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = _EpochSampler(self.train_set, self.seed, self.trainer)
+        return DataLoader(self.train_set, self.batch_size, sampler=sampler, num_workers=self.num_workers,
+                          collate_fn=collate, worker_init_fn=worker_init, persistent_workers=self.num_workers > 0,
+                          drop_last=len(self.train_set) > self.batch_size)  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val_set, self.batch_size, num_workers=self.num_workers, collate_fn=collate,
+                          worker_init_fn=worker_init)  # fmt: skip
+
+
+def _find(data_dir: str, split: str, annotations: str | None, images: str | None, category: str | None, neck: bool):
+    """The annotations of a split, with a neck if wanted, and the folder of its images."""
+    if annotations is None or images is None:
+        found = find_split(ROOT / data_dir, split)
+        annotations, images = annotations or found[0], images or found[1]
+    coco = read_coco(ROOT / annotations, category)
+    named = category_named(coco, category, annotations)
+    if neck and "neck" not in named.keypoints:
+        coco = insert_neck(coco, named.name)
+    return coco, ROOT / images
+
+
+class _EpochSampler(DistributedSampler):
+    """Shuffles by (seed, epoch), and tells the dataset the epoch that its augmentation depends on."""
+
+    def __init__(self, dataset: CocoKeypoints, seed: int, trainer: lightning.Trainer):
+        super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=True, seed=seed)
+        self.set_epoch(trainer.current_epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self.dataset.set_epoch(epoch)
+
+
+def decode_batch(maps: Mapping[str, torch.Tensor], batch: dict, codec) -> list[dict]:
+    """COCO results of one batch: decode every image and bring its people back to the original image's pixels."""
+    arrays = {name: m.float().cpu().numpy() for name, m in maps.items()}
+    results = []
+    for n, (image_id, affine) in enumerate(zip(batch["image_ids"].tolist(), batch["affines"].cpu().numpy())):
+        people = codec.decode({name: m[n] for name, m in arrays.items()})
+        results += people_to_results(people.warped(invert_affine(affine)), image_id)
+    return results
+
+
+def at_epoch(values: Mapping[int, float], epoch: int) -> float:
+    """The value of {first epoch: value} that holds in `epoch`."""
+    return values[max((start for start in values if start <= epoch), default=min(values))]
+
+
+def construct(table: Mapping[str, type], what: str, options: Mapping[str, Any], skeleton: Skeleton):
+    """Build `table[options["name"]](skeleton, **rest)`; an unknown name or option is an error naming the nearest one."""
+    options = dict(options)
+    name = options.pop("name", None)
+    if name not in table:
+        raise ValueError(f"model.{what}.name {name!r} is unknown{_nearest(str(name), table)}")
+    known = [p for p in inspect.signature(table[name]).parameters if p != "skeleton"]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"model.{what}: {name} has no option {key!r}{_nearest(key, known)}")
+    return table[name](skeleton, **options)
+
+
+def _nearest(word: str, known) -> str:
+    near = difflib.get_close_matches(word, list(known), 1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
