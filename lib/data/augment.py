@@ -108,12 +108,23 @@ def read_image(path: str | Path, max_reduction: int = 1) -> np.ndarray:
 
     Args:
         path: any format of OpenCV.
-        max_reduction: 1, 2, 4 or 8. A JPEG is decoded directly at 1/max_reduction of its size (rounded up), which saves
-            most of the time and shrinks without aliasing; other formats come at full size.
+        max_reduction: 1, 2, 4 or 8, see `read_reduced`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a picture, or cut off (an interrupted download or copy).
+    """
+    return read_reduced(path, max_reduction)[0]
+
+
+def read_reduced(path: str | Path, max_reduction: int) -> tuple[np.ndarray, int]:
+    """Read a picture as `read_image` does, and say by how much it was reduced.
+
+    A JPEG is decoded directly at 1/max_reduction of its size (rounded up), which is faster and shrinks without
+    aliasing; other formats come at full size.
+
+    Returns:
+        (H, W, 3) uint8 RGB, and the reduction: `max_reduction` or 1.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -124,7 +135,7 @@ def read_image(path: str | Path, max_reduction: int = 1) -> np.ndarray:
     image = cv2.imdecode(data, _REDUCED[reduction] | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(f"{path}: not a readable image ({data.size} bytes); replace the file")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), reduction
 
 
 def reduction_for(affine: np.ndarray) -> int:
@@ -162,17 +173,18 @@ class ColorJitter:
             generator: on the CPU; the source of the 4·N random numbers.
 
         Returns:
-            (N, 3, H, W) float32 0..255, same memory format.
+            (N, 3, H, W) float32 0..255, channels_last in memory.
         """
         unit = torch.rand(len(images), 4, generator=generator) * 2 - 1
         limits = torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])
         brightness, contrast, saturation, hue = (1 + unit * limits).unbind(1)
         matrix = _colour_matrix(saturation, hue - 1) * (brightness * contrast)[:, None, None]
-        images = images.float()
-        # contrast scales the distance to the picture's mean grey, which the matrix leaves in place
-        mean = torch.einsum("nc,c->n", images.mean(dim=(2, 3)), _LUMA.to(images.device))
-        offset = mean * (brightness * (1 - contrast)).to(images.device)
-        return _apply_colours(images, matrix.to(images.device), offset)
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.float()
+            # contrast scales the distance to the picture's mean grey
+            mean = images.mean(dim=(2, 3)) @ _LUMA.to(images.device)
+            offset = mean * (brightness * (1 - contrast)).to(images.device)
+            return _apply_colours(images, matrix.to(images.device), offset)
 
 
 def _apply_colours(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
@@ -206,13 +218,12 @@ def _around_centres(a, b, c, d, image_size, input_size, shift_x=0.0, shift_y=0.0
 def _check_complete(path: str | Path, data: np.ndarray) -> None:
     """Some decoders paint the missing part of a cut-off file grey and go on; the end marker tells."""
     head, tail = data[:4].tobytes(), data[-16:].tobytes()
+    complete = data.size > 0
+    # the slow search is for files to which a camera or an editor appended data of its own
     if head.startswith(_JPEG) and not tail.endswith(_JPEG_END):
-        # a camera may append data of its own; inside a scan 0xFFD9 cannot occur
         content = data.tobytes()
-        complete = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)
-    elif head == _PNG:
-        complete = _PNG_END in tail
-    else:
-        complete = data.size > 0
+        complete = content.rfind(_JPEG_END) > content.rfind(_JPEG_SCAN)  # within a scan the marker cannot occur
+    elif head == _PNG and _PNG_END not in tail:
+        complete = _PNG_END in data.tobytes()
     if not complete:
         raise ValueError(f"{path}: the image is cut off after {data.size} bytes; copy or download it again")

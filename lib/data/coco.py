@@ -10,9 +10,9 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Struct, UnsetType
 
 from lib.skeleton import Skeleton
@@ -27,10 +27,10 @@ class Image(Struct):
     file_name: str
     width: int
     height: int
-    license: int | None | UnsetType = UNSET
-    coco_url: str | None | UnsetType = UNSET
-    flickr_url: str | None | UnsetType = UNSET
-    date_captured: str | None | UnsetType = UNSET
+    license: Any = UNSET
+    coco_url: Any = UNSET
+    flickr_url: Any = UNSET
+    date_captured: Any = UNSET
 
 
 class Rle(Struct):
@@ -62,7 +62,7 @@ class Category(Struct):
 
     id: int
     name: str
-    supercategory: str | None | UnsetType = UNSET
+    supercategory: Any = UNSET
     keypoints: list[str] | UnsetType = UNSET
     skeleton: list[tuple[int, int]] | UnsetType = UNSET
     sigmas: list[float] | UnsetType = UNSET
@@ -74,8 +74,8 @@ class CocoFile(Struct):
     images: list[Image]
     annotations: list[Annotation]
     categories: list[Category]
-    info: dict | UnsetType = UNSET
-    licenses: list | UnsetType = UNSET
+    info: Any = UNSET
+    licenses: Any = UNSET
 
 
 def read_coco(path: str | Path, category: str | None = None) -> CocoFile:
@@ -140,13 +140,6 @@ def category_named(coco: CocoFile, name: str | None = None, path: str | Path = "
 def skeleton_of(coco: CocoFile, category: str | None = None) -> Skeleton:
     """The skeleton of a category, with its own `sigmas` where the file brings them."""
     return Skeleton.from_coco(_as_dict(category_named(coco, category)))
-
-
-def keypoints_array(annotation: Annotation, num_keypoints: int) -> np.ndarray:
-    """(K, 3) float32 [x, y, v]; zeros for an annotation that carries no keypoints."""
-    if not annotation.keypoints:
-        return np.zeros((num_keypoints, 3), np.float32)
-    return np.array(annotation.keypoints, np.float32).reshape(num_keypoints, 3)
 
 
 def insert_neck(coco: CocoFile, category: str = "person", rounded: bool = True) -> CocoFile:
@@ -277,15 +270,17 @@ def _check_annotation(path, a: Annotation, category: Category) -> None:
                 f"{path}: annotation {a.id} has {given} keypoint numbers, category {category.name!r} with "
                 f"{len(category.keypoints)} keypoints needs {needed} (x, y, v each)"
             )
-        if not all(v in (0, 1, 2) for v in a.keypoints[2::3]):
-            bad = next(v for v in a.keypoints[2::3] if v not in (0, 1, 2))
-            raise ValueError(f"{path}: annotation {a.id} has the visibility {bad}; COCO knows 0, 1 and 2")
+        unknown = set(a.keypoints[2::3]) - {0, 1, 2}
+        if unknown:
+            raise ValueError(f"{path}: annotation {a.id} has the visibility {unknown.pop()}; COCO knows 0, 1 and 2")
     for what in ("keypoints", "bbox"):
         values = getattr(a, what)
-        if values and not math.isfinite(math.fsum(values)):
+        if values and not math.isfinite(sum(values)):
             raise ValueError(f"{path}: annotation {a.id} has a number in {what} that is not finite: {values}")
     if a.bbox and len(a.bbox) != 4:
         raise ValueError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not x, y, width, height")
+    if isinstance(a.segmentation, list) and any(len(polygon) % 2 for polygon in a.segmentation):
+        raise ValueError(f"{path}: annotation {a.id} has a polygon with an odd number of coordinates")
 
 
 def _decode(path: Path, kind: type):

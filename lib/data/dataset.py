@@ -11,8 +11,8 @@ import torch
 from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
-from lib.data.augment import Augment, fit_affine, read_image, reduced_affine, reduction_for, warp
-from lib.data.coco import Annotation, CocoFile, Image, Rle, category_named, keypoints_array, read_coco, skeleton_of
+from lib.data.augment import Augment, fit_affine, read_image, read_reduced, reduced_affine, reduction_for, warp
+from lib.data.coco import Annotation, CocoFile, Image, Rle, category_named, check_coco, read_coco, skeleton_of
 from lib.people import apply_affine
 
 _SUBPIXEL_BITS = 4
@@ -66,9 +66,16 @@ class CocoKeypoints(Dataset):
         seed: int = 0,
         limit: int | None = None,
     ):
-        coco = annotations if isinstance(annotations, CocoFile) else read_coco(annotations)
-        self._source = "annotations" if isinstance(annotations, CocoFile) else str(annotations)
+        if isinstance(annotations, CocoFile):
+            coco, self._source = annotations, "annotations"
+            check_coco(coco, self._source)
+        else:
+            coco, self._source = read_coco(annotations), str(annotations)
+        if any(side % mask_stride for side in input_size):
+            raise ValueError(f"input_size {tuple(input_size)} must be a multiple of the mask_stride {mask_stride}")
         self.images = Path(images)
+        if not self.images.is_dir():
+            raise FileNotFoundError(f"{self.images}: the folder of the pictures of {self._source} does not exist")
         self.input_size = tuple(input_size)
         self.augment = augment
         self.keep_aspect_ratio = keep_aspect_ratio
@@ -119,15 +126,11 @@ class CocoKeypoints(Dataset):
         return self.augment.sample(rng, size, self.input_size, self.keep_aspect_ratio)
 
     def _warped(self, index: int, size: tuple[int, int], affine: np.ndarray) -> np.ndarray:
-        path, reduction = self.path(index), reduction_for(affine)
-        image = read_image(path, reduction)
-        # pictures that cannot be decoded at a reduced size come whole
-        reduced = tuple(-(-side // reduction) for side in size)
-        if image.shape[:2] == reduced:
-            affine = reduced_affine(affine, reduction)
-        elif image.shape[:2] != size:
+        path = self.path(index)
+        image, reduction = read_reduced(path, reduction_for(affine))
+        if image.shape[:2] != tuple(-(-side // reduction) for side in size):
             raise ValueError(self._wrong_size(path, size))
-        return warp(image, affine, self.input_size)
+        return warp(image, reduced_affine(affine, reduction), self.input_size)
 
     def _wrong_size(self, path: Path, size: tuple[int, int]) -> str:
         h, w = read_image(path).shape[:2]
@@ -162,14 +165,13 @@ class CocoKeypoints(Dataset):
 
     def _index(self, coco: CocoFile, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
         """Flat arrays instead of objects per person: forked workers share them, and a sample is a slice."""
-        k = self.skeleton.num_keypoints
         by_image: dict[int, list[Annotation]] = {image.id: [] for image in coco.images}
         for a in coco.annotations:
             if a.category_id == self.category_id:
                 by_image[a.image_id].append(a)
         images, people, counts, self._ignored = [], [], [], {}
         for image in coco.images:
-            kept, ignored = _sort_out(by_image[image.id], image, k, areas)
+            kept, ignored = _sort_out(by_image[image.id], image, areas)
             if only_with_people and not kept:
                 continue
             if limit is not None and len(images) == limit:
@@ -188,7 +190,8 @@ class CocoKeypoints(Dataset):
         self._names = np.array([image.file_name for image in images])
         self._sizes = np.array([(image.height, image.width) for image in images], np.int32)
         self._first = np.concatenate([[0], np.cumsum(counts)])
-        self._all_keypoints = np.array(people, np.float32).reshape(-1, k, 3)
+        self._all_keypoints = np.array([a.keypoints for a in people], np.float32)
+        self._all_keypoints = self._all_keypoints.reshape(-1, self.skeleton.num_keypoints, 3)
 
 
 def collate(items: Sequence[dict]) -> dict[str, torch.Tensor]:
@@ -216,14 +219,14 @@ def worker_init(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _sort_out(annotations: list[Annotation], image: Image, k: int, areas: tuple[float, float]):
-    """Split the figures of a picture into keypoints to learn and annotations to ignore."""
+def _sort_out(annotations: list[Annotation], image: Image, areas: tuple[float, float]):
+    """Split the figures of a picture into those to learn and those to ignore."""
     kept, ignored = [], []
     for a in annotations:
-        keypoints = keypoints_array(a, k)
         area = (a.area or (a.bbox[2] * a.bbox[3] if a.bbox else 0)) / (image.width * image.height)
-        usable = not a.iscrowd and (keypoints[:, 2] > 0).any() and areas[0] <= area <= areas[1]
-        kept.append(keypoints) if usable else ignored.append(a)
+        labelled = any(a.keypoints[2::3]) if a.keypoints else False
+        usable = labelled and not a.iscrowd and areas[0] <= area <= areas[1]
+        (kept if usable else ignored).append(a)
     return kept, ignored
 
 
