@@ -1,0 +1,129 @@
+"""Training: recipes are checked, a resumed run equals an uninterrupted one, the best weights and the history are kept."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from lib import ROOT
+from lib.checkpoints import load_model
+from lib.data.synthetic import write_dataset
+from lib.learner import PoseModule, at_epoch
+from lib.preflight import preflight
+from lib.training import fastest_precision, load_recipe, train
+
+MINI = ROOT / "lib/recipes/trt_pose_mini.yaml"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict:
+    """Overrides that make the mini recipe a matter of seconds."""
+    data_dir = write_dataset(tmp_path_factory.mktemp("data") / "people", 12, 4)
+    return {
+        "data.data_dir": str(data_dir), "data.batch_size": 4, "data.num_workers": 1, "data.input_size": [64, 64],
+        "trainer.max_epochs": 3, "trainer.precision": "32-true", "trainer.enable_progress_bar": False,
+        "model.network.upsample_channels": 16, "model.warmup_steps": 2,
+    }  # fmt: skip
+
+
+def test_a_run_leaves_the_best_weights_and_its_history(small, tmp_path):
+    run = train(MINI, tmp_path / "run", small)
+    assert [row["epoch"] for row in run.history] == [1, 2, 3]
+    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+    rows = list(csv.DictReader((tmp_path / "run/history.csv").open()))
+    assert [float(r["train_loss"]) for r in rows] == [r["train_loss"] for r in run.history]
+    model = load_model(run.best)
+    best = max(row["AP"] for row in run.history)
+    assert model.info["AP"] == pytest.approx(best, abs=1e-6)
+    assert model.input_size == (64, 64) and model.skeleton.keypoints[-1] == "neck"
+    assert (tmp_path / "run/recipe.yaml").exists()
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(small, tmp_path, monkeypatch):
+    whole = train(MINI, tmp_path / "whole", small)
+    step = PoseModule.training_step
+
+    def fail_in_the_third_epoch(self, batch, index):
+        if self.global_step == 7:
+            raise RuntimeError("the power went out")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(PoseModule, "training_step", fail_in_the_third_epoch)
+    with pytest.raises(RuntimeError, match="the power went out"):
+        train(MINI, tmp_path / "cut", small)
+    monkeypatch.undo()
+    with pytest.raises(FileExistsError, match="resume"):
+        train(MINI, tmp_path / "cut", small)
+    resumed = train(MINI, tmp_path / "cut", small, resume=True)
+    for (name, a), b in zip(whole.learner.state_dict().items(), resumed.learner.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    for a, b in zip(whole.history, resumed.history, strict=True):
+        assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(small, tmp_path):
+    runs = [train(MINI, tmp_path / str(n), small | {"data.num_workers": n, "trainer.max_epochs": 2}) for n in (0, 2)]
+    assert runs[0].history[-1]["train_loss"] == runs[1].history[-1]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("data.batchsize", "batch_size"),
+        ("model.learning_rat", "learning_rate"),
+        ("trainer.max_epoch", "max_epochs"),
+        ("model.network.trnk", "trunk"),
+        ("model.codec.stdv", "stdev"),
+        ("model.network.name", "TrtPose"),
+    ],
+)
+def test_a_misspelt_key_names_the_nearest_one(small, tmp_path, key, hint):
+    value = "TrtPos" if key.endswith("name") else 1
+    with pytest.raises(ValueError, match=hint):
+        train(MINI, tmp_path / "run", small | {key: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path):
+    with pytest.raises(FloatingPointError, match="learning_rate"):
+        train(MINI, tmp_path / "run", small | {"model.learning_rate": 1e12, "model.warmup_steps": 0})
+
+
+@pytest.mark.parametrize("recipe", sorted(p.stem for p in (ROOT / "lib/recipes").glob("*.yaml")))
+def test_every_recipe_builds(recipe, small):
+    overrides = {k: v for k, v in small.items() if k.startswith("data.data_dir")} | {"trainer.precision": "32-true"}
+    if not recipe.endswith("_mini"):
+        overrides |= {"model.network.pretrained": False}
+    learner, data = load_recipe(ROOT / f"lib/recipes/{recipe}.yaml", overrides)
+    assert learner.network.stride == learner.codec.stride == data.train_set.mask_stride
+    h, w = data.input_size
+    assert h % learner.network.input_multiple == w % learner.network.input_multiple == 0
+
+
+def test_preflight_passes_on_learnable_data_and_leaves_the_module_alone(small):
+    learner, data = load_recipe(MINI, small | {"data.input_size": [96, 96], "model.network.upsample_channels": 32})
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+    report = preflight(learner, data, images=2, steps=150, max_people=4, min_area=0.0)
+    assert report.passed, str(report)
+    assert report.metrics["AP50"] >= 0.9
+    assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+
+
+def test_preflight_names_zero_targets_and_a_broken_loss(small):
+    learner, data = load_recipe(MINI, small)
+    data.train_set._all_keypoints = data.train_set._all_keypoints + np.float32([10_000, 0, 0])
+    report = preflight(learner, data, images=2, steps=3, max_people=4, min_area=0.0)
+    assert not report.passed and "every target map is zero" in str(report)
+    learner, data = load_recipe(MINI, small)
+    torch.nn.init.constant_(next(learner.network.parameters()), float("nan"))
+    report = preflight(learner, data, images=2, steps=3, max_people=4, min_area=0.0)
+    assert "loss became nan" in str(report)
+
+
+def test_values_by_epoch():
+    assert [at_epoch({0: 1.0, 75: 0.1, 150: 0.01}, e) for e in (0, 74, 75, 200)] == [1.0, 1.0, 0.1, 0.01]
+
+
+def test_precision_is_one_the_machine_has():
+    assert fastest_precision("cpu") in ("bf16-mixed", "32-true")
