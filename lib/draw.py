@@ -1,0 +1,337 @@
+"""Pictures: people, skeletons, heatmaps, part affinity fields, contact sheets, GIFs and training curves.
+
+Colours are safe for colour-blind readers (after Okabe and Ito): the figure's left is warm, its right is cool, the middle
+is grey, and each side runs from light at the head to dark at the feet. Images are RGB uint8 (H, W, 3) everywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from lib.people import People
+from lib.skeleton import Skeleton
+from lib.skeleton_layout import layout
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HOLLOW_BELOW = 0.3  # predicted keypoints with a lower score are drawn as rings, like hidden ones of annotations
+
+LEFT, RIGHT = ((255, 214, 90), (213, 84, 0)), ((140, 212, 255), (0, 92, 180))
+MIDDLE = (245, 245, 245), (185, 185, 185)
+CURVES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")
+OUTLINE = (25, 25, 25)
+_SHIFT = 4  # OpenCV draws at 1/16 pixel; like ours, its integer coordinate is the pixel's centre
+
+
+def palette(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
+    """Colours of the keypoints (K, 3) and of the limbs (L, 3), RGB uint8: left warm, right cool, middle grey."""
+    keypoints, limbs = _palette(skeleton)
+    return keypoints.copy(), limbs.copy()
+
+
+def draw_people(image: np.ndarray, people: People, skeleton: Skeleton, min_score: float = 0.0) -> np.ndarray:
+    """Draw people over a copy of an image.
+
+    Lines grow with the image and shrink for small people. A keypoint which is annotated as hidden (v = 1), or predicted
+    with a score below 0.3, is a ring, and its limbs are thin. Values above 1 anywhere mean that these are annotations.
+
+    Args:
+        image: (H, W, 3) RGB uint8; stays as it is.
+        people: P people in pixels of the image; P may be 0.
+        skeleton: theirs.
+        min_score: keypoints need a score (or visibility) above this.
+
+    Returns:
+        (H, W, 3) RGB uint8.
+    """
+    canvas = _copy_of(image)
+    if people.keypoints.shape[1] != skeleton.num_keypoints:
+        raise ValueError(f"people have {people.keypoints.shape[1]} keypoints, skeleton {skeleton.name!r} has "
+                         f"{skeleton.num_keypoints}: pass the skeleton which they were made with")  # fmt: skip
+    hollow = (people.keypoints[..., 2] == 1) if (people.keypoints[..., 2] > 1).any() \
+        else people.keypoints[..., 2] < HOLLOW_BELOW  # fmt: skip
+    extent = np.linalg.norm(people.boxes_around_keypoints()[:, 2:], axis=1)
+    widths = np.minimum(np.sqrt(canvas.shape[0] * canvas.shape[1]) / 110, np.maximum(extent / 35, 1))
+    for keypoints, rings, width in zip(people.keypoints, hollow, widths):
+        _draw_person(canvas, keypoints, rings, skeleton, min_score, max(1, round(float(width))))
+    return canvas
+
+
+def heatmap_overlay(image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton | None = None) -> np.ndarray:
+    """Lay the strongest part of every cell over a greyed image.
+
+    Args:
+        image: (H, W, 3) RGB uint8.
+        heatmaps: (K, h, w), 0..1; values outside are clipped.
+        skeleton: tints every part in its own colour; without it all parts share one.
+
+    Returns:
+        (H, W, 3) RGB uint8.
+    """
+    heatmaps = _numpy(heatmaps, 3)
+    strength = heatmaps.max(axis=0).clip(0, 1)
+    if skeleton is not None and skeleton.num_keypoints != len(heatmaps):
+        raise ValueError(f"{len(heatmaps)} heatmaps, but {skeleton.name!r} has {skeleton.num_keypoints} keypoints")
+    colours = _palette(skeleton)[0][heatmaps.argmax(axis=0)] if skeleton else np.array((255, 160, 20))
+    return _overlay(image, colours, strength)
+
+
+def paf_overlay(image: np.ndarray, pafs: np.ndarray) -> np.ndarray:
+    """Lay the strongest vector of every cell over a greyed image, its direction as hue (see `colour_wheel`).
+
+    Args:
+        image: (H, W, 3) RGB uint8.
+        pafs: (2L, h, w); channel 2k is limb k's y component and 2k + 1 its x component, length up to 1.
+
+    Returns:
+        (H, W, 3) RGB uint8.
+    """
+    pafs = _numpy(pafs, 3)
+    if len(pafs) % 2:
+        raise ValueError(f"part affinity fields come in pairs (y, x), got {len(pafs)} channels")
+    y, x = pafs[0::2], pafs[1::2]
+    length = np.hypot(y, x)
+    best = length.argmax(axis=0)[None]
+    y, x, length = (np.take_along_axis(a, best, axis=0)[0] for a in (y, x, length))
+    return _overlay(image, _hues(y, x), length.clip(0, 1))
+
+
+def colour_wheel(size: int = 96) -> np.ndarray:
+    """The legend of `paf_overlay`: a (size, size, 3) disc on white, every direction from its centre in its hue."""
+    y, x = (np.mgrid[:size, :size] - (size - 1) / 2) / (size / 2)
+    radius = np.hypot(y, x)
+    inside = np.clip((1 - radius) * size / 2, 0, 1) * np.clip((radius - 0.25) * size / 2, 0, 1)
+    return np.rint(_hues(y, x) * inside[..., None] + 255 * (1 - inside[..., None])).astype(np.uint8)
+
+
+def grid(images: Sequence[np.ndarray], columns: int = 4, gap: int = 4) -> np.ndarray:
+    """Contact sheet: images row by row on white, each centred in a cell as large as the largest of them."""
+    images = [_copy_of(image) for image in images]
+    if not images or columns < 1:
+        raise ValueError(f"a grid needs at least one image and one column, got {len(images)} and {columns}")
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for i, image in enumerate(images):
+        top = i // columns * (height + gap) + (height - image.shape[0]) // 2
+        left = i % columns * (width + gap) + (width - image.shape[1]) // 2
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet
+
+
+def show(*images: np.ndarray, titles: Sequence[str] = (), columns: int = 4, width: float = 12.0) -> Figure:
+    """Images side by side as one figure, for notebooks; make it the last line of a cell.
+
+    Args:
+        images: RGB uint8, or single maps (h, w) which get a colour scale of their own.
+        titles: one for each image, or none.
+        columns: at most so many in a row.
+        width: of the figure, in inches.
+    """
+    columns = min(columns, max(1, len(images)))
+    rows = -(-len(images) // columns)
+    tallest = max((image.shape[0] / image.shape[1] for image in images), default=1)
+    figure, axes = _subplots(rows, columns, (width, width / columns * tallest * rows + 0.3 * rows * bool(titles)))
+    for axis, image in zip(axes.flat, images):
+        axis.imshow(image, cmap="cividis")
+    for axis, title in zip(axes.flat, titles):
+        axis.set_title(title, fontsize=10)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure
+
+
+def draw_skeleton(skeleton: Skeleton) -> Figure:
+    """Picture to check a skeleton with: names, numbered limbs with their direction, mirrored twins joined by dashes.
+
+    People stand in a fixed pose, seen from the front, so their left is at the right; any other skeleton is laid out from
+    its limbs, symmetric about the vertical axis where its twins are.
+    """
+    points = layout(skeleton)
+    colours, limb_colours = (c / 255 for c in _palette(skeleton))
+    figure, axes = _subplots(1, 1, (8, 8))
+    axis = axes[0, 0]
+    for a, b in skeleton.flip_pairs:
+        axis.plot(*points[[a, b]].T, "--", color="0.75", linewidth=1, zorder=1)
+    for k, (a, b) in enumerate(skeleton.limbs):
+        arrow = {"arrowstyle": "-|>", "color": limb_colours[k] * 0.85, "linewidth": 2.5, "shrinkA": 5, "shrinkB": 7,
+                 "mutation_scale": 16}  # fmt: skip
+        axis.annotate("", points[b], points[a], zorder=2, arrowprops=arrow)
+        axis.text(*(0.55 * points[a] + 0.45 * points[b]), str(k), fontsize=8, ha="center", va="center", zorder=3,
+                  bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})  # fmt: skip
+    axis.scatter(*points.T, s=90, color=colours * 0.95, edgecolors="0.1", zorder=4)
+    centre = points.mean(axis=0)
+    for k, (name, point) in enumerate(zip(skeleton.keypoints, points)):
+        outwards = 1 if point[0] >= centre[0] - 1e-6 else -1
+        axis.annotate(f"{k} {name}", point, (9 * outwards, 7), textcoords="offset points", fontsize=9, zorder=5,
+                      ha="left" if outwards > 0 else "right", va="center")  # fmt: skip
+    axis.set_title(f"{skeleton.name}: {skeleton.num_keypoints} keypoints, {skeleton.num_limbs} limbs, "
+                   f"{len(skeleton.flip_pairs)} mirrored pairs")  # fmt: skip
+    axis.invert_yaxis()
+    axis.margins(0.25, 0.06)
+    axis.set_aspect("equal")
+    axis.axis("off")
+    return figure
+
+
+def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
+    """Curves of a training run: losses on the left (logarithmic), AP, AP50, AP75 and AR on the right.
+
+    Args:
+        history: the CSV file which the trainer writes, or its rows as dicts. Every column with `loss` in its name, and
+            every score which is there, becomes a curve over `step` (or `epoch`, or the row's number).
+    """
+    rows = _read_rows(history)
+    keys = dict.fromkeys(key for row in rows for key in row)
+    losses = [key for key in keys if "loss" in key.lower()]
+    scores = [key for key in ("AP", "AP50", "AP75", "AR") if key in keys]
+    x_key = next((key for key in ("step", "epoch") if key in keys), None)
+    figure, axes = _subplots(1, 2, (11, 3.6))
+    for axis, group, label in zip(axes.flat, (losses, scores), ("loss", "AP, AR")):
+        for key, colour in zip(group, CURVES * len(group)):
+            x, y = _curve(rows, x_key, key)
+            axis.plot(x, y, marker="o" if len(x) < 40 else "", markersize=3, color=colour, label=key)
+        axis.set(xlabel=x_key or "row", ylabel=label)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+        if group:
+            axis.legend(frameon=False, fontsize=8)
+    if any((_curve(rows, x_key, key)[1] > 0).any() for key in losses):
+        axes[0, 0].set_yscale("log")
+    axes[0, 1].set_ylim(0, 1)
+    return figure
+
+
+def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: float | Sequence[float] = 0.1,
+             colours: int = 128) -> Path:  # fmt: skip
+    """Write an endless GIF; all frames share one palette, which keeps it small and free of flicker.
+
+    Args:
+        path: where; written beside and moved into place.
+        frames: RGB uint8 images of one size.
+        seconds_per_frame: one duration, or one for each frame.
+        colours: size of the palette, at most 256.
+    """
+    from PIL import Image
+
+    if not frames or len({frame.shape for frame in frames}) != 1:
+        raise ValueError(f"{path}: a GIF needs frames of one size, got {sorted({frame.shape for frame in frames})}")
+    durations = [seconds_per_frame] * len(frames) if np.isscalar(seconds_per_frame) else list(seconds_per_frame)
+    if len(durations) != len(frames):
+        raise ValueError(f"{path}: {len(frames)} frames but {len(durations)} durations")
+    sample = Image.fromarray(np.concatenate([np.asarray(f)[::2, ::2] for f in frames[:: max(1, len(frames) // 8)]]))
+    shared = sample.quantize(colours, method=Image.Quantize.MEDIANCUT)
+    images = [Image.fromarray(frame).quantize(palette=shared, dither=Image.Dither.NONE) for frame in frames]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.gif")
+    images[0].save(beside, save_all=True, append_images=images[1:], loop=0, optimize=True,
+                   duration=[round(1000 * s) for s in durations])  # fmt: skip
+    os.replace(beside, path)
+    return path
+
+
+def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, skeleton: Skeleton, min_score: float,
+                 width: int) -> None:  # fmt: skip
+    found = (keypoints[:, 2] > min_score) & np.isfinite(keypoints).all(axis=1)
+    # far outside points are pulled in: OpenCV's coordinates are 32-bit integers
+    points = np.rint(np.nan_to_num(keypoints[:, :2]).clip(-1e5, 1e5) * 2**_SHIFT).astype(np.int32)
+    keypoint_colours, limb_colours = _palette_lists(skeleton)
+    limbs = [(k, a, b) for k, (a, b) in enumerate(skeleton.limbs) if found[a] and found[b]]
+    edge, thin = max(1, round(width * 0.35)), max(1, width // 2)
+    for extra in (2 * edge, 0):  # the outlines of all limbs lie below the limbs
+        for k, a, b in limbs:
+            thickness = (thin if hollow[a] or hollow[b] else width) + extra
+            colour = OUTLINE if extra else limb_colours[k]
+            cv2.line(canvas, points[a], points[b], colour, thickness, cv2.LINE_AA, _SHIFT)
+    radius = width * 0.75 + 1
+    for k in np.flatnonzero(found):
+        discs = [(radius + edge, OUTLINE), (radius, keypoint_colours[k]), (radius * 0.55, OUTLINE)]
+        for r, colour in discs if hollow[k] else discs[:2]:
+            cv2.circle(canvas, points[k], round(r * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
+
+
+@lru_cache(maxsize=32)
+def _palette(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
+    side = np.zeros(skeleton.num_keypoints, int)  # −1 left, 1 right, 0 middle
+    for a, b in skeleton.flip_pairs:
+        swapped = "right" in skeleton.keypoints[a].lower()
+        side[[a, b]] = (1, -1) if swapped else (-1, 1)
+    keypoints = np.zeros((skeleton.num_keypoints, 3))
+    for value, (light, dark) in {-1: LEFT, 1: RIGHT, 0: MIDDLE}.items():
+        members = np.flatnonzero(side == value)
+        keypoints[members] = np.linspace(light, dark, len(members))
+    limbs = np.zeros((skeleton.num_limbs, 3))
+    for k, (a, b) in enumerate(skeleton.limbs):
+        sided = [end for end in (a, b) if side[end] == np.sign(side[a] + side[b])]
+        limbs[k] = keypoints[sided].mean(axis=0) if sided else np.mean(MIDDLE, axis=0)
+    return np.rint(keypoints).astype(np.uint8), np.rint(limbs).astype(np.uint8)
+
+
+@lru_cache(maxsize=32)
+def _palette_lists(skeleton: Skeleton) -> tuple[list, list]:
+    keypoints, limbs = _palette(skeleton)
+    return keypoints.tolist(), limbs.tolist()
+
+
+def _overlay(image: np.ndarray, colours: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Blend (h, w, 3) or (3,) colours over the greyed image by (h, w) strengths, both scaled up from cells to pixels."""
+    height, width = _copy_of(image).shape[:2]
+    # scaling colour × strength instead of colour keeps the rims of neighbouring parts clean
+    layers = np.concatenate([colours * strength[..., None], strength[..., None]], axis=2).astype(np.float32)
+    layers = cv2.resize(layers, (width, height), interpolation=cv2.INTER_LINEAR)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None] * 0.55
+    return np.rint(grey * (1 - layers[..., 3:]) + layers[..., :3]).clip(0, 255).astype(np.uint8)
+
+
+def _hues(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    hsv = np.ones((*np.shape(y), 3), np.float32)
+    hsv[..., 0] = np.degrees(np.arctan2(y, x)) % 360
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
+
+
+def _copy_of(image: np.ndarray) -> np.ndarray:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"an image is a NumPy array (H, W, 3), uint8, RGB; got {got}")
+    return np.array(image, order="C")
+
+
+def _numpy(maps, ndim: int) -> np.ndarray:
+    maps = np.asarray(maps, np.float32)
+    if maps.ndim != ndim:
+        raise ValueError(f"maps of one image have {ndim} axes (channels, height, width), got shape {maps.shape}")
+    return maps
+
+
+def _subplots(rows: int, columns: int, size: tuple[float, float]):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    plt.close(figure)  # pyplot forgets it: a notebook shows it once, as the cell's value, and scripts leak nothing
+    return figure, axes
+
+
+def _read_rows(history: str | Path | Sequence[Mapping]) -> list[Mapping]:
+    if not isinstance(history, (str, Path)):
+        return list(history)
+    with open(history, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _curve(rows: list[Mapping], x_key: str | None, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Points where `key` has a value; a CSV leaves the cells of other kinds of rows empty."""
+    points = [(float(row[x_key]) if x_key else i, float(row[key])) for i, row in enumerate(rows)
+              if row.get(key) not in (None, "") and (x_key is None or row.get(x_key) not in (None, ""))]  # fmt: skip
+    x, y = np.array(points, float).reshape(-1, 2).T
+    return x, y
