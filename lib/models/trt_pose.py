@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torchvision
@@ -51,22 +52,22 @@ class TrtPose(nn.Module):
     """
 
     input_multiple = 32
-    outputs = {"heatmaps.output": "keypoints", "pafs.output": "limbs"}
+    outputs: ClassVar[dict[str, str]] = {"heatmaps.output": "keypoints", "pafs.output": "limbs"}
 
     def __init__(self, skeleton: Skeleton, trunk: str = "resnet18", attention: bool = True, upsample_channels: int = 256,
                  num_upsample: int = 3, num_flat: int = 0, stages: int = 4, pretrained: bool | str = False):  # fmt: skip
         super().__init__()
         _check_options(skeleton, trunk, attention, num_upsample, stages)
         self.skeleton = skeleton
-        self.options = dict(trunk=trunk, attention=attention, upsample_channels=upsample_channels,
-                            num_upsample=num_upsample, num_flat=num_flat, stages=stages, pretrained=False)  # fmt: skip
+        self.options = {"trunk": trunk, "attention": attention, "upsample_channels": upsample_channels,
+                        "num_upsample": num_upsample, "num_flat": num_flat, "stages": stages, "pretrained": False}  # fmt: skip
         self.stride = 2 ** (stages + 1 - num_upsample)
         # constants, not weights: they never stand in a checkpoint
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
-        self.trunk, width = _build_trunk(trunk, stages)
-        head = dict(width=upsample_channels, num_upsample=num_upsample, num_flat=num_flat)
+        self.trunk, width = build_trunk(trunk, stages)
+        head = {"width": upsample_channels, "num_upsample": num_upsample, "num_flat": num_flat}
         self.heatmaps = Tower(width, skeleton.num_keypoints, gate=torch.sigmoid if attention else None, **head)
         self.pafs = Tower(width, 2 * skeleton.num_limbs, gate=torch.tanh if attention else None, **head)
         if pretrained:
@@ -141,6 +142,18 @@ class Tower(nn.Module):
         return self.output(features)
 
 
+def build_trunk(name: str, stages: int) -> tuple[nn.Module, int]:
+    """The classifier without its classifier, and the number of channels that leave it."""
+    net = getattr(torchvision.models, name)(weights=None)
+    if name.startswith("densenet"):
+        return net.features, TRUNKS[name]  # ends with a batch norm: the classifier's last ReLU is not part of it
+    if name.startswith("mnasnet"):
+        return net.layers, TRUNKS[name]
+    layers = ["conv1", "bn1", "relu", "maxpool", *(f"layer{i}" for i in range(1, stages + 1))]
+    trunk = nn.Sequential(OrderedDict((layer, getattr(net, layer)) for layer in layers))
+    return trunk, TRUNKS[name] >> (4 - stages)
+
+
 def _check_options(skeleton: Skeleton, trunk: str, attention: bool, num_upsample: int, stages: int) -> None:
     if trunk not in TRUNKS:
         raise ValueError(f"trunk {trunk!r} is unknown, choose one of {', '.join(TRUNKS)}")
@@ -162,18 +175,6 @@ def _check_size(images: Tensor, multiple: int) -> None:
         fits = " × ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
         raise ValueError(f"the input is {height} × {width} pixels, but height and width must be multiples of {multiple}; "
                          f"the nearest size is {fits}")  # fmt: skip
-
-
-def _build_trunk(name: str, stages: int) -> tuple[nn.Module, int]:
-    """The classifier without its classifier, and the number of channels that leave it."""
-    net = getattr(torchvision.models, name)(weights=None)
-    if name.startswith("densenet"):
-        return net.features, TRUNKS[name]  # ends with a batch norm: the classifier's last ReLU is not part of it
-    if name.startswith("mnasnet"):
-        return net.layers, TRUNKS[name]
-    layers = ["conv1", "bn1", "relu", "maxpool", *(f"layer{i}" for i in range(1, stages + 1))]
-    trunk = nn.Sequential(OrderedDict((layer, getattr(net, layer)) for layer in layers))
-    return trunk, TRUNKS[name] >> (4 - stages)
 
 
 def _load_imagenet(network: TrtPose, trunk: str, path: str | None) -> None:
