@@ -1,0 +1,32 @@
+"""Ways of turning people into maps and maps into people, one file per method."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from lib.codecs.paf import PafCodec
+from lib.people import People
+from lib.skeleton import Skeleton
+
+
+class Codec(Protocol):
+    """What training, prediction and export need to know of a codec."""
+
+    skeleton: Skeleton
+    stride: int
+
+    @property
+    def options(self) -> dict:
+        """Every field but the skeleton, as plain values: `type(codec)(codec.skeleton, **codec.options)` rebuilds it."""
+
+    def encode(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> dict[str, Tensor]:
+        """People of a batch, (N, P, K, 3) pixels of the network's input → target maps on the same device."""
+
+    def decode(self, maps: dict[str, np.ndarray]) -> People:
+        """Maps of one image → people in pixels of the network's input."""
+
+
+CODECS: dict[str, type] = {"PafCodec": PafCodec}

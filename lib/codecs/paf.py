@@ -1,0 +1,181 @@
+"""Part affinity fields (Cao et al. 2017, arXiv:1611.08050): one heatmap per keypoint, one vector field per limb.
+
+The defaults are trt_pose's targets. The common variants of the method are options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.codecs import paf_decode, paf_encode
+from lib.people import People, cells_to_pixels, pixels_to_cells
+from lib.skeleton import Skeleton
+
+MERGES = {"sum": paf_encode.SUM, "average": paf_encode.AVERAGE, "overwrite": paf_encode.OVERWRITE}
+REFINEMENTS = {"none": paf_decode.NONE, "centroid": paf_decode.CENTROID, "parabola": paf_decode.PARABOLA}
+ASSIGNMENTS = {"optimal": paf_decode.OPTIMAL, "greedy": paf_decode.GREEDY, "unpruned": paf_decode.OPTIMAL_UNPRUNED}
+GROUPINGS, PEAKS, SCORES = ("conflict_free", "flood"), ("ranked", "first"), ("confidence", "count")
+
+PUBLISHED = dict(peaks="first", refine="centroid", line_samples=7, bilinear=False, min_hit_ratio=0.0,
+                 assignment="unpruned", grouping="flood", min_parts=1, score="count")  # fmt: skip
+"""Decode options with which the same maps give the people of trt_pose's own decoder: `replace(codec, **PUBLISHED)`."""
+
+
+@dataclass(frozen=True)
+class PafCodec:
+    """Turns people into heatmaps and part affinity fields, and maps back into people.
+
+    Channel 2k of the fields is the y component of limb k, channel 2k+1 its x component.
+
+    Attributes:
+        skeleton: keypoints and limbs.
+        stride: pixels of the network's input per cell of the maps.
+        stdev: σ as a fraction of the map's height; a heatmap is exp(−d²/(gaussian_factor·σ²)).
+        gaussian_factor: 1 as trt_pose draws it, 2 for the normal distribution.
+        paf_half_width: None for trt_pose's soft field, which falls off with the distance to the limb like the heatmap with
+            the distance to the keypoint; a number for a hard field of length 1 up to so many cells beside the limb.
+        paf_merge: where limbs of several people meet: "sum"; "average", the mean direction (by weight) with the
+            largest length (for hard fields the mean of Cao et al.); or "overwrite", the nearest, last person's vector alone.
+        peak_threshold: least heatmap value of a keypoint, above 0.
+        peak_window: odd size of the neighbourhood in which a peak is the largest, cells.
+        max_peaks: peaks kept for each keypoint.
+        peaks: "ranked" keeps the best and one per plateau, "first" the first of the map with all cells of a plateau.
+        refine: sub-pixel place of a peak by "parabola" (of logarithms), "centroid" (of the window) or "none".
+        link_threshold: least mean of the field along a link.
+        line_samples: points at which the field is read along a link, both ends included; at least 2.
+        bilinear: read the field between cells instead of at the nearest one.
+        min_hit_ratio: least share of these points that exceed the link threshold, 0..1.
+        assignment: "optimal" for the largest sum of link scores, "greedy" for the best link first, "unpruned" for the
+            largest sum when links below the threshold count, too.
+        grouping: "conflict_free" joins the surest links first and drops those that would give a person two of one
+            part; "flood" follows all links and lets a later peak of a part replace an earlier one.
+        min_parts: people with fewer keypoints are dropped (with a smaller skeleton: with fewer than all).
+        score: of a person: "confidence", the mean evidence of all its keypoints and limbs, 0 for those not found, or
+            "count", the share of keypoints found.
+
+    Raises:
+        ValueError: an option is out of its range or not one of its names.
+    """
+
+    skeleton: Skeleton
+    stride: int = 4
+    stdev: float = 0.025
+    gaussian_factor: float = 1.0
+    paf_half_width: float | None = None
+    paf_merge: str = "sum"
+    peak_threshold: float = 0.1
+    peak_window: int = 5
+    max_peaks: int = 100
+    peaks: str = "ranked"
+    refine: str = "parabola"
+    link_threshold: float = 0.1
+    line_samples: int = 10
+    bilinear: bool = False
+    min_hit_ratio: float = 0.0
+    assignment: str = "optimal"
+    grouping: str = "conflict_free"
+    min_parts: int = 3
+    score: str = "confidence"
+
+    def __post_init__(self):
+        names = dict(paf_merge=MERGES, peaks=PEAKS, refine=REFINEMENTS, assignment=ASSIGNMENTS, grouping=GROUPINGS,
+                     score=SCORES)  # fmt: skip
+        for option, allowed in names.items():
+            if getattr(self, option) not in allowed:
+                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
+        ranges = dict(stride=self.stride >= 1, stdev=self.stdev > 0, gaussian_factor=self.gaussian_factor > 0,
+                      paf_half_width=self.paf_half_width is None or self.paf_half_width >= 0,
+                      peak_threshold=self.peak_threshold > 0, peak_window=self.peak_window >= 1 and self.peak_window % 2,
+                      max_peaks=self.max_peaks >= 1, link_threshold=self.link_threshold >= 0,
+                      line_samples=self.line_samples >= 2, min_hit_ratio=0 <= self.min_hit_ratio <= 1,
+                      min_parts=self.min_parts >= 1)  # fmt: skip
+        for option, fits in ranges.items():
+            if not fits:
+                raise ValueError(f"PafCodec cannot work with {option}={getattr(self, option)!r}; see its description")
+
+    @property
+    def options(self) -> dict:
+        """All fields but the skeleton: `PafCodec(skeleton, **options)` makes the same codec."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+
+    def encode(
+        self, keypoints: Tensor, mask: Tensor | None = None, size: tuple[int, int] = (256, 256)
+    ) -> dict[str, Tensor]:
+        """Target maps of a batch, on its device.
+
+        Args:
+            keypoints: (N, P, K, 3) x, y in pixels of the network's input and visibility; drawn where visibility > 0,
+                and those outside the image where their maps reach into it.
+            mask: (N, h, w), 1 where the loss counts, 0 where not; None for everywhere.
+            size: height and width of the network's input in pixels.
+
+        Returns:
+            "heatmaps" (N, K, h, w) in 0..1, "pafs" (N, 2L, h, w), "mask" (N, 1, h, w), float32; h, w = size / stride.
+
+        Raises:
+            ValueError: shapes do not fit the skeleton, the stride or each other.
+        """
+        cells = self._map_size(keypoints, mask, size)
+        sigma = self.stdev * cells[0]
+        variance, radius = self.gaussian_factor * sigma**2, int(5 * sigma) // 2
+        half_width = -1.0 if self.paf_half_width is None else float(self.paf_half_width)
+        merge, limbs = MERGES[self.paf_merge], self._limbs()
+        people = keypoints.detach().to(torch.float32, copy=True)
+        people[..., :2] = pixels_to_cells(people[..., :2], self.stride)
+        if people.device.type == "cpu":
+            heatmaps = np.zeros((len(people), self.skeleton.num_keypoints, *cells), np.float32)
+            pafs = np.zeros((len(people), 2 * len(limbs), *cells), np.float32)
+            drawn = people.contiguous().numpy()
+            paf_encode.draw_heatmaps(drawn, variance, radius, heatmaps)
+            paf_encode.draw_pafs(drawn, limbs, variance, half_width, merge, pafs)
+            heatmaps, pafs = torch.from_numpy(heatmaps), torch.from_numpy(pafs)
+        else:
+            heatmaps = paf_encode.heatmaps_as_tensors(people, variance, radius, cells)
+            on_device = torch.from_numpy(limbs).to(people.device)
+            pafs = paf_encode.pafs_as_tensors(people, on_device, variance, half_width, merge, cells)
+        if mask is None:
+            mask = people.new_ones(len(people), *cells)
+        return {"heatmaps": heatmaps, "pafs": pafs, "mask": mask[:, None].to(people.device, torch.float32)}
+
+    def decode(self, maps: dict[str, np.ndarray]) -> People:
+        """People of one image, best first, in pixels of the network's input with scores in 0..1.
+
+        Args:
+            maps: "heatmaps" (K, h, w) and "pafs" (2L, h, w); values that are not finite are never part of a person.
+
+        Raises:
+            ValueError: the maps' shapes do not fit the skeleton.
+        """
+        heatmaps, pafs = (np.ascontiguousarray(maps[name], np.float32) for name in ("heatmaps", "pafs"))
+        k, limbs = self.skeleton.num_keypoints, self._limbs()
+        if heatmaps.ndim != 3 or len(heatmaps) != k or pafs.shape != (2 * len(limbs), *heatmaps.shape[1:]):
+            raise ValueError(f"skeleton {self.skeleton.name!r} needs heatmaps ({k}, h, w) and pafs ({2 * len(limbs)}, h, w), "
+                             f"got {heatmaps.shape} and {pafs.shape}")  # fmt: skip
+        keypoints, scores = paf_decode.decode_maps(
+            heatmaps, pafs, limbs, np.float32(self.peak_threshold), self.peak_window // 2, self.max_peaks,
+            self.peaks == "ranked", REFINEMENTS[self.refine], np.float32(self.link_threshold), self.line_samples,
+            self.bilinear, self.min_hit_ratio, ASSIGNMENTS[self.assignment], self.grouping == "conflict_free",
+            min(self.min_parts, k), self.score == "confidence",
+        )  # fmt: skip
+        found = keypoints[..., 2] > 0
+        keypoints[..., :2] = np.where(found[..., None], cells_to_pixels(keypoints[..., :2], self.stride), 0)
+        return People(keypoints, scores)
+
+    def _limbs(self) -> np.ndarray:
+        return np.array(self.skeleton.limbs, np.int64).reshape(-1, 2)
+
+    def _map_size(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[int, int]:
+        k = self.skeleton.num_keypoints
+        if keypoints.ndim != 4 or keypoints.shape[2:] != (k, 3):
+            raise ValueError(f"keypoints must have shape (N, P, {k}, 3) for skeleton {self.skeleton.name!r}, "
+                             f"got {tuple(keypoints.shape)}")  # fmt: skip
+        if size[0] % self.stride or size[1] % self.stride:
+            raise ValueError(f"input size {tuple(size)} is not a multiple of the maps' stride {self.stride}")
+        cells = (size[0] // self.stride, size[1] // self.stride)
+        if mask is not None and mask.shape != (len(keypoints), *cells):
+            raise ValueError(f"mask must have shape {(len(keypoints), *cells)}, got {tuple(mask.shape)}")
+        return cells
