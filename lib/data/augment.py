@@ -157,7 +157,7 @@ class ColorJitter:
 
     Factors are uniform in 1 ± value; hue turns colours around the grey axis by up to ± value of a full turn. The four
     are composed into one 3×3 matrix and an offset per picture, so the batch is touched once and clipped once. (The
-    usual chain clips after each of the four and turns hue in HSV; for the small jitter of pose training both agree.)
+    usual chain clips after each of the four and turns hue on HSV's hexagon, where ours keeps the mean of R, G and B.)
     """
 
     brightness: float = 0.05
@@ -175,16 +175,16 @@ class ColorJitter:
         Returns:
             (N, 3, H, W) float32 0..255, channels_last in memory.
         """
-        unit = torch.rand(len(images), 4, generator=generator) * 2 - 1
         limits = torch.tensor([self.brightness, self.contrast, self.saturation, self.hue])
-        brightness, contrast, saturation, hue = (1 + unit * limits).unbind(1)
-        matrix = _colour_matrix(saturation, hue - 1) * (brightness * contrast)[:, None, None]
-        with torch.autocast(images.device.type, enabled=False):
+        drawn = (torch.rand(len(images), 4, generator=generator) * 2 - 1) * limits
+        device = images.device
+        brightness, contrast, saturation = (1 + drawn[:, :3]).to(device).unbind(1)
+        with torch.autocast(device.type, enabled=False):
             images = images.float()
+            matrix = _colour_matrix(saturation, drawn[:, 3].to(device)) * (brightness * contrast)[:, None, None]
             # contrast scales the distance to the picture's mean grey
-            mean = images.mean(dim=(2, 3)) @ _LUMA.to(images.device)
-            offset = mean * (brightness * (1 - contrast)).to(images.device)
-            return _apply_colours(images, matrix.to(images.device), offset)
+            offset = images.mean(dim=(2, 3)) @ _LUMA.to(device) * brightness * (1 - contrast)
+            return _apply_colours(images, matrix, offset)
 
 
 def _apply_colours(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
@@ -196,11 +196,12 @@ def _apply_colours(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Ten
 
 def _colour_matrix(saturation: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """(N, 3, 3): rotation around the grey axis (Rodrigues), then a blend with the luma."""
-    cos, sin = torch.cos(2 * math.pi * turns), torch.sin(2 * math.pi * turns)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
-    hue = cos[:, None, None] * torch.eye(3) + ((1 - cos) / 3)[:, None, None] + sin[:, None, None] * cross
-    grey = _LUMA.expand(3, 3)
-    return (saturation[:, None, None] * torch.eye(3) + (1 - saturation)[:, None, None] * grey) @ hue
+    cos, sin = torch.cos(2 * math.pi * turns)[:, None, None], torch.sin(2 * math.pi * turns)[:, None, None]
+    same = torch.eye(3, device=turns.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=turns.device) / math.sqrt(3)
+    hue = cos * same + (1 - cos) / 3 + sin * cross
+    saturation = saturation[:, None, None]
+    return (saturation * same + (1 - saturation) * _LUMA.to(turns.device)) @ hue
 
 
 def _fit_scales(image_size, input_size, keep_aspect_ratio: bool) -> tuple[float, float]:
