@@ -166,10 +166,12 @@ def load_weights(network: nn.Module, path: str | Path, trained_on: Skeleton | No
     if Path(path).suffix == ".safetensors":
         metadata, state = _read_own(Path(path))
         source = trained_on or Skeleton(**metadata["skeleton"])
+        options = metadata["network"]["options"]
     else:
         state = read_public(path)
+        options = options_from_state(state, path)
         source = trained_on or _public_skeleton(state, network.skeleton, path)
-    return fill(network, state, path, source)
+    return fill(network, state, path, source, options)
 
 
 def load_trt_pose(path: str | Path, skeleton: Skeleton = COCO18_NECK, trunk: str | None = None, *,

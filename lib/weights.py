@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,9 +44,8 @@ class LoadReport:
         return ", ".join(parts)
 
 
-def fill(
-    network: nn.Module, state: Mapping[str, Tensor], path: str | Path, source: Skeleton | None = None
-) -> LoadReport:
+def fill(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, source: Skeleton | None = None,
+         options: Mapping[str, Any] | None = None) -> LoadReport:  # fmt: skip
     """Load a state dict into a network; where its skeleton is another one, outputs are carried over by name.
 
     Args:
@@ -53,6 +53,7 @@ def fill(
         state: tensors under the network's own names.
         path: where they come from, for messages.
         source: the skeleton they were trained on; None if it is known to be the network's.
+        options: of the network they come from, so that a failure can say which of them differ.
 
     Raises:
         ValueError: tensors are missing, left over, or of another shape; the numbers and first names are quoted.
@@ -71,9 +72,8 @@ def fill(
         **fresh,
     )  # fmt: skip
     if report.missing or report.unused or report.mismatched:
-        options = ", ".join(f"{k}={v!r}" for k, v in network.options.items())
-        raise ValueError(f"{path} does not fit {type(network).__name__}({options}), {network.skeleton.num_keypoints} "
-                         f"keypoints: {report}; use the options it was trained with")  # fmt: skip
+        raise ValueError(f"{path} does not fit this {type(network).__name__}: "
+                         f"{_differing(options or {}, network.options)}{report}")  # fmt: skip
     network.load_state_dict(state)
     if report.fresh_keypoints or report.fresh_limbs:
         warnings.warn(f"{path}: {report}; train before you trust them", stacklevel=3)
@@ -101,6 +101,14 @@ def _carry_outputs(network: nn.Module, state: Mapping[str, Tensor], source: Skel
     limbs = [f"{target.keypoints[a]}–{target.keypoints[b]}"
              for (a, b), pair in zip(target.limbs, pairs["limbs"]) if pair is None]  # fmt: skip
     return fresh, {"fresh_keypoints": tuple(names), "fresh_limbs": tuple(limbs)}
+
+
+def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    keys = [key for key in ours if key in theirs and theirs[key] != ours[key]]
+    if not keys:
+        return ""
+    there, here = (", ".join(f"{key}={options[key]!r}" for key in keys) for options in (theirs, ours))
+    return f"the file was made with {there}, the network with {here}; make them equal. Of its tensors, "
 
 
 def _gather(old: Tensor, new: Tensor, pairs: list[tuple[int, int] | None], num_old: int) -> Tensor:

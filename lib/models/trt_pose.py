@@ -142,7 +142,7 @@ class Tower(nn.Module):
         return self.output(features)
 
 
-def build_trunk(name: str, stages: int) -> tuple[nn.Module, int]:
+def build_trunk(name: str, stages: int = 4) -> tuple[nn.Module, int]:
     """The classifier without its classifier, and the number of channels that leave it."""
     net = getattr(torchvision.models, name)(weights=None)
     if name.startswith("densenet"):
