@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +58,10 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton, min_score
     if people.keypoints.shape[1] != skeleton.num_keypoints:
         raise ValueError(f"people have {people.keypoints.shape[1]} keypoints, skeleton {skeleton.name!r} has "
                          f"{skeleton.num_keypoints}: pass the skeleton which they were made with")  # fmt: skip
-    hollow = (people.keypoints[..., 2] == 1) if (people.keypoints[..., 2] > 1).any() \
-        else people.keypoints[..., 2] < HOLLOW_BELOW  # fmt: skip
+    finite = np.isfinite(people.keypoints).all(axis=2, keepdims=True)
+    people = replace(people, keypoints=np.where(finite, people.keypoints, 0))
+    scores = people.keypoints[..., 2]
+    hollow = scores == 1 if (scores > 1).any() else scores < HOLLOW_BELOW
     extent = np.linalg.norm(people.boxes_around_keypoints()[:, 2:], axis=1)
     widths = np.minimum(np.sqrt(canvas.shape[0] * canvas.shape[1]) / 110, np.maximum(extent / 35, 1))
     for keypoints, rings, width in zip(people.keypoints, hollow, widths):
@@ -243,9 +246,9 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: 
 
 def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, skeleton: Skeleton, min_score: float,
                  width: int) -> None:  # fmt: skip
-    found = (keypoints[:, 2] > min_score) & np.isfinite(keypoints).all(axis=1)
+    found = keypoints[:, 2] > min_score
     # far outside points are pulled in: OpenCV's coordinates are 32-bit integers
-    points = np.rint(np.nan_to_num(keypoints[:, :2]).clip(-1e5, 1e5) * 2**_SHIFT).astype(np.int32)
+    points = np.rint(keypoints[:, :2].clip(-1e5, 1e5) * 2**_SHIFT).astype(np.int32)
     keypoint_colours, limb_colours = _palette_lists(skeleton)
     limbs = [(k, a, b) for k, (a, b) in enumerate(skeleton.limbs) if found[a] and found[b]]
     edge, thin = max(1, round(width * 0.35)), max(1, width // 2)
