@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nbclient.exceptions import DeadKernelError
 from papermill import execute_notebook
 from tqdm import tqdm
 
@@ -179,6 +180,8 @@ def _still_good(chapter: Chapter, kept: dict, records: dict[str, dict]) -> bool:
 
 def _error(error: Exception) -> dict:
     """What the manifest and the report say about an exception of papermill or of the kernel."""
+    if isinstance(error, DeadKernelError):
+        return {"name": "DeadKernelError", "message": "the kernel died: no memory left, or a crash in native code"}
     fields = {"name": getattr(error, "ename", type(error).__name__), "message": getattr(error, "evalue", str(error))}
     if hasattr(error, "exec_count"):
         fields |= {"cell": error.exec_count, "traceback": "\n".join(error.traceback)}

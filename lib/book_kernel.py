@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 import threading
+from html import unescape
 from importlib import metadata
+from pathlib import Path
 
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
@@ -69,8 +71,12 @@ class ThisPython(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        # the debugger's remark about frozen modules would stand in every executed notebook
-        return KernelSpec(**get_kernel_dict(), env={"PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+        environment = {
+            "PYTHONPATH": path,
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # pictures in cells, whatever the shell prefers
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a remark of the debugger would stand in every notebook
+        }
+        return KernelSpec(**get_kernel_dict(), env=environment)
 
 
 class Client(PapermillNotebookClient):
@@ -101,7 +107,7 @@ class Client(PapermillNotebookClient):
         super().handle_comm_msg(outs, msg, cell_index)
         text = msg["content"]["data"].get("state", {}).get("value")
         if isinstance(text, str) and "/" in text and "[" in text:  # the right-hand text of a tqdm bar
-            self.bar.set_postfix_str(re.sub(r"&nbsp;|<[^>]*>", "", text).strip())
+            self.bar.set_postfix_str(unescape(re.sub(r"<[^>]*>", "", text)).strip())
 
     def _tick(self, stop: threading.Event) -> None:
         """Long cells send nothing for minutes; the clocks must go on all the same."""
@@ -111,12 +117,22 @@ class Client(PapermillNotebookClient):
 
 
 class Engine(NBClientEngine):
-    """Papermill's engine with our client and kernel; a cell may take as long as it likes."""
+    """Papermill's engine with our client and kernel; a cell may take as long as it likes.
+
+    What the kernel process itself complains about (a crash of a native library, say) goes to `kernel.log` beside the
+    executed notebook.
+    """
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, start_timeout=60, **unused):
         manager = {"kernel_manager_class": ThisPython, "kernel_name": kernel_name}
-        return Client(nb_man, timeout=None, startup_timeout=start_timeout, **manager).execute()
+        log = Path("kernel.log").resolve()
+        try:
+            with log.open("w") as complaints:
+                return Client(nb_man, timeout=None, startup_timeout=start_timeout, **manager).execute(stderr=complaints)
+        finally:
+            if log.stat().st_size == 0:
+                log.unlink()
 
 
 papermill_engines.register(ENGINE, Engine)

@@ -1,0 +1,37 @@
+# workbook: everything, headless, with a report · test · lab: JupyterLab · bench: the figures of the README
+PROFILE ?= workshop
+PYTHON3 ?= python3
+ENV     := $(or $(CONDA_PREFIX),.venv)
+PYTHON  := $(ENV)/bin/python
+STAMP   := $(ENV)/.pose-workbook
+ROOTFUL := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.PHONY: workbook test lab bench clean
+
+workbook: $(STAMP)
+	$(PYTHON) -m lib book --profile $(PROFILE)
+
+# a notebook's cells are tests too: parameterised copies, so that the notebooks themselves stay untouched
+test: export OMP_NUM_THREADS ?= 2
+test: $(STAMP)
+	rm -rf build/notebooks
+	$(PYTHON) -m lib book --profile smoke --write_only build/notebooks
+	$(PYTHON) -m pytest tests build/notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+
+lab: $(STAMP)
+	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) notebooks/00_start_here.ipynb
+
+bench: $(STAMP)
+	$(PYTHON) -m benchmarks
+
+clean:
+	rm -rf build runs
+
+# installs once, and again only when the list of dependencies changes; everything after that is offline
+$(STAMP): pyproject.toml
+	@$(if $(CONDA_PREFIX),,test -x $(PYTHON) || $(PYTHON3) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	    f"the workbook needs Python 3.11 or newer, $(PYTHON3) is {v[0]}.{v[1]}: make PYTHON3=/path/to/python3.12")')
+	test -x $(PYTHON) || $(PYTHON3) -m venv $(ENV)
+	$(PYTHON) -m pip install --upgrade --quiet pip
+	$(PYTHON) -m pip install -e '.[all]'
+	@touch $@
