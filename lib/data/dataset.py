@@ -158,9 +158,12 @@ class CocoKeypoints(Dataset):
         for polygon in polygons:
             points = apply_affine(to_cells, polygon) * (1 << _SUBPIXEL_BITS)
             cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 0, shift=_SUBPIXEL_BITS)
-        for run in runs:
-            region = cv2.warpAffine(coco_mask.decode(run), to_cells, size[::-1], flags=cv2.INTER_NEAREST)
-            mask[region > 0] = 0
+        # runs go down the columns: laid out in a row they are the transposed mask, so x and y change places
+        width, height = self._sizes[index, ::-1]
+        for counts in runs:
+            values = np.arange(len(counts), dtype=np.uint8) & 1
+            columns = np.repeat(values, counts).reshape(width, height)
+            mask[cv2.warpAffine(columns, to_cells[:, [1, 0, 2]], size[::-1], flags=cv2.INTER_NEAREST) > 0] = 0
         return mask
 
     def _index(self, coco: CocoFile, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
@@ -230,8 +233,8 @@ def _sort_out(annotations: list[Annotation], image: Image, areas: tuple[float, f
     return kept, ignored
 
 
-def _regions(annotations: list[Annotation], image: Image, source: str) -> tuple[list[np.ndarray], list[dict]]:
-    """Polygons (M, 2) and compressed run-length masks; a figure without a segmentation is its box."""
+def _regions(annotations: list[Annotation], image: Image, source: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Polygons (M, 2) and the lengths of runs of 0, 1, 0, …; a figure without a segmentation is its box."""
     polygons, runs = [], []
     for a in annotations:
         if isinstance(a.segmentation, Rle):
@@ -240,7 +243,11 @@ def _regions(annotations: list[Annotation], image: Image, source: str) -> tuple[
                     f"{source}: the mask of annotation {a.id} has size {list(a.segmentation.size)}, its image "
                     f"{image.id} is [{image.height}, {image.width}] (height, width)"
                 )
-            runs.append(_compressed(a.segmentation))
+            runs.append(_run_lengths(a.segmentation))
+            if runs[-1].min(initial=0) < 0 or runs[-1].sum() != image.width * image.height:
+                raise ValueError(
+                    f"{source}: the runs of annotation {a.id} do not add up to {image.width}×{image.height}"
+                )
         elif a.segmentation:
             polygons += [np.array(p, np.float32).reshape(-1, 2) - 0.5 for p in a.segmentation]
         elif a.bbox:
@@ -249,7 +256,8 @@ def _regions(annotations: list[Annotation], image: Image, source: str) -> tuple[
     return polygons, runs
 
 
-def _compressed(rle: Rle) -> dict:
-    if isinstance(rle.counts, str):
-        return {"size": list(rle.size), "counts": rle.counts.encode()}
-    return coco_mask.frPyObjects({"size": list(rle.size), "counts": rle.counts}, *rle.size)
+def _run_lengths(rle: Rle) -> np.ndarray:
+    if not isinstance(rle.counts, str):
+        return np.array(rle.counts, np.int32)
+    mask = coco_mask.decode({"size": list(rle.size), "counts": rle.counts.encode()}).ravel(order="F")
+    return np.diff(np.flatnonzero(np.diff(mask, prepend=0)), prepend=0, append=mask.size).astype(np.int32)

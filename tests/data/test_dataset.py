@@ -236,6 +236,9 @@ def test_bad_input_is_one_clear_error(folder, file):
     wrong = person(2, 10, [0] * 51, iscrowd=1, segmentation={"size": [5, 5], "counts": [25]})
     with pytest.raises(ValueError, match=r"mask of annotation 2 has size \[5, 5\].*\[120, 160\]"):
         dataset(save(folder, [person(1, 10, keypoints_of(1)), wrong]))
+    wrong["segmentation"] = {"size": [HEIGHT, WIDTH], "counts": [25]}
+    with pytest.raises(ValueError, match="runs of annotation 2 do not add up to 160×120"):
+        dataset(save(folder, [person(1, 10, keypoints_of(1)), wrong]))
 
 
 @pytest.mark.parametrize("input_size", [(32, 32), (128, 128)])
