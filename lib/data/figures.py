@@ -49,6 +49,17 @@ class Figure:
     surfaces: Sequence[frozenset[str]]
     seat: Sequence[tuple[float, float, float]] = ()
 
+    def lowest(self) -> float:
+        """Largest y of all shapes."""
+        return max(y + r for shape in self.shapes for _, y, r in shape.circles)
+
+    def standing(self, lift: float = 0.0) -> Figure:
+        """The figure moved up or down until its lowest point is `lift` above y = 0."""
+        down = -self.lowest() - lift
+        move = lambda circles: [(x, y + down, r) for x, y, r in circles]
+        shapes = [shape._replace(circles=move(shape.circles)) for shape in self.shapes]
+        return Figure(shapes, self.keypoints + (0, down), self.surfaces, move(self.seat))
+
 
 @dataclass(frozen=True)
 class Joint:
@@ -135,7 +146,17 @@ def outlined(shapes: Sequence[Shape], width: float = 0.005, factor: float = 0.62
     return grown + list(shapes)
 
 
-def lit(shape: Shape, factor: float = 0.86) -> list[Shape]:
-    """The shape in shade, and its part towards the light (upper left) in full colour."""
-    shift = [(x - 0.16 * r, y - 0.12 * r, 0.8 * r) for x, y, r in shape.circles]
-    return [shape._replace(colour=shade(shape.colour, factor)), shape._replace(circles=shift)]
+def lit(*shapes: Shape, factor: float = 0.86) -> list[Shape]:
+    """The shapes in shade, then their parts towards the light (upper left) in full colour."""
+    dark = [s._replace(colour=shade(s.colour, factor)) for s in shapes]
+    return dark + [s._replace(circles=[(x - 0.16 * r, y - 0.12 * r, 0.8 * r) for x, y, r in s.circles]) for s in shapes]
+
+
+def band(a: np.ndarray, b: np.ndarray, half_width: float, colour: Colour, part: str) -> Shape:
+    """A cuff around the limb between the view points a and b."""
+    along = b[:2] - a[:2]
+    length = float(np.hypot(*along))
+    across = np.array((-along[1], along[0])) / length if length > 1e-6 else np.array((1.0, 0.0))
+    radius = 0.3 * half_width
+    corners = [p[:2] + s * (half_width - radius) * across for p in (a, b) for s in (-1, 1)]
+    return Shape([(x, y, radius) for x, y in corners], colour, part)

@@ -38,7 +38,7 @@ def background(rng: np.random.Generator, size: tuple[int, int], clutter: float) 
     column = np.where(np.arange(height)[:, None] < horizon, above, below)
     image = np.ascontiguousarray(np.broadcast_to(column[:, None], (height, width, 3)).clip(0, 255).astype(np.uint8))
     (_room if indoor else _landscape)(image, rng, horizon, clutter)
-    return _textured(image, rng, 26 * clutter), horizon
+    return _textured(image, rng, 15 * clutter), horizon
 
 
 def _room(image: np.ndarray, rng: np.random.Generator, horizon: int, clutter: float) -> None:
@@ -137,7 +137,7 @@ def _ball(rng: np.random.Generator, colour: Colour) -> list[Shape]:
     r = rng.uniform(0.2, 0.4)
     disc = Shape([(0, -r, r)], colour, "thing")
     stripe = Shape([(-0.75 * r, -1.2 * r, 0.1 * r), (0.8 * r, -0.9 * r, 0.1 * r)], shade(colour, 1.7), "thing")
-    return outlined(lit(disc, 0.8), 0.012) + [stripe]
+    return outlined(lit(disc, factor=0.8), 0.012) + [stripe]
 
 
 def _bush(rng: np.random.Generator, colour: Colour) -> list[Shape]:
@@ -167,7 +167,7 @@ def _barrel(rng: np.random.Generator, colour: Colour) -> list[Shape]:
     body = Shape([(-0.2, -0.8, 0.05), (0.2, -0.8, 0.05), (0.27, -0.42, 0.05), (-0.27, -0.42, 0.05), (-0.2, -0.05, 0.05),
                   (0.2, -0.05, 0.05)], colour, "thing")  # fmt: skip
     rings = [Shape([(-0.24, y, 0.025), (0.24, y, 0.025)], shade(colour, 0.7), "thing") for y in (-0.65, -0.2)]
-    return outlined(lit(body, 0.85), 0.012) + rings
+    return outlined(lit(body, factor=0.85), 0.012) + rings
 
 
 _THING_SHAPES = [_crate, _ball, _bush, _post, _cone, _barrel]
