@@ -1,7 +1,7 @@
 """One training sample against cv2.imread of the same file, on one core: `python benchmarks/loader.py`.
 
 The sample is a 640×480 JPEG brought to an augmented 224×224 image with its mask and keypoints. Pictures are smooth shapes
-under film grain, sized like photographs (about 120 kB); a third of them carries a crowd to mask.
+under film grain, sized like photographs (about 100 kB); a third of them carries a crowd to mask.
 """
 
 from __future__ import annotations

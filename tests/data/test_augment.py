@@ -188,6 +188,14 @@ def test_hue_turns_around_grey_in_torchvisions_direction(batch):
     torch.testing.assert_close(third, batch[:1, [2, 0, 1]].float(), atol=0.01, rtol=0)
 
 
+def test_jitter_of_any_size_and_memory_format(batch):
+    odd = batch[:, :, :15, :19]
+    jitter = ColorJitter(0.3, 0.3, 0.3, 0.1)
+    plain, channels_last = (jitter(x, torch.Generator().manual_seed(1)) for x in (odd.contiguous(), odd))
+    torch.testing.assert_close(plain, channels_last)
+    assert plain.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_grey_has_neither_saturation_nor_hue():
     grey = torch.full((2, 3, 4, 4), 90.0)
     torch.testing.assert_close(ColorJitter(0, 0, 0.9, 0.5)(grey), grey, atol=1e-3, rtol=0)
