@@ -1,0 +1,239 @@
+"""Does an exported file find the same people? Measured in map values, in pixels and in AP, because each can hide a fault.
+
+Small differences in the maps may still move a keypoint, keypoints may agree on easy people only, and AP alone forgives a lot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from tqdm.auto import tqdm
+
+from lib.checkpoints import Model
+from lib.data.coco import CocoFile, find_split, read_coco, skeleton_of
+from lib.metrics import CocoScorer, people_to_results
+from lib.people import People, invert_affine
+from lib.predict import Predictor
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What may differ.
+
+    Attributes:
+        maps: largest difference of any map value, where the maps' own largest value is 1 or less; relative to it above 1.
+        pixels: shift of a confident keypoint, in pixels of the network's input …
+        share: … which this share of them must not exceed.
+        ap: difference of AP, in 0..1.
+        confident: keypoint score from which a keypoint counts.
+    """
+
+    maps: float
+    pixels: float
+    share: float
+    ap: float
+    confident: float = 0.3
+
+
+FP32 = Tolerance(maps=1e-4, pixels=0.1, share=0.99, ap=0.001)
+FP16 = Tolerance(maps=1e-2, pixels=0.5, share=0.99, ap=0.005)
+
+
+@dataclass
+class Report:
+    """A comparison of a torch model with an exported file; `print` shows it as a table.
+
+    Attributes:
+        file, provider: what was compared, and what ran it.
+        images: number of images.
+        batch_sizes: which batches went through the file.
+        maps: largest difference by name of the map, relative to the largest value where that exceeds 1.
+        shifts: pixels of the network's input, one per confident keypoint; inf where only one of the two found it.
+        ap: AP of torch and of the file, or None where it could not be measured …
+        no_ap: … and why.
+        tolerance: what was allowed.
+    """
+
+    file: str
+    provider: str
+    images: int
+    batch_sizes: tuple[int, ...]
+    maps: dict[str, float]
+    shifts: np.ndarray
+    ap: tuple[float, float] | None
+    no_ap: str
+    tolerance: Tolerance
+    failures: list[str] = field(init=False)
+
+    def __post_init__(self):
+        t = self.tolerance
+        passed = {
+            # written so that NaN fails
+            "maps": all(difference <= t.maps for difference in self.maps.values()),
+            "pixels": not len(self.shifts) or self.share_within >= t.share,
+            "AP": self.ap is None or abs(self.ap[0] - self.ap[1]) <= t.ap,
+        }
+        self.failures = [unit for unit, fine in passed.items() if not fine]
+
+    @property
+    def share_within(self) -> float:
+        """Share of the confident keypoints that moved by at most `tolerance.pixels`."""
+        return float((self.shifts <= self.tolerance.pixels).mean()) if len(self.shifts) else float("nan")
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """The table: unit, measured, allowed, verdict."""
+        t = self.tolerance
+        rows = [(f"maps: {name}", f"{d:.1e}", f"{t.maps:.0e}", self._verdict("maps")) for name, d in self.maps.items()]
+        shifts, verdict = "no confident keypoint in these images", "not measured"
+        if len(self.shifts):
+            median, high = np.quantile(self.shifts, (0.5, 0.99), method="lower")
+            shifts = f"{self.share_within:.2%} of {len(self.shifts)}; median {median:.3f}, 99 % {high:.3f} px"
+            verdict = self._verdict("pixels")
+        rows.append(("keypoints", shifts, f"{t.share:.0%} within {t.pixels} px", verdict))
+        ap = (
+            (self.no_ap, "not measured")
+            if self.ap is None
+            else ("{:.4f} → {:.4f}".format(*self.ap), self._verdict("AP"))
+        )
+        return [*rows, ("AP", ap[0], f"± {t.ap}", ap[1])]
+
+    def _verdict(self, unit: str) -> str:
+        return "FAILED" if unit in self.failures else "ok"
+
+    def to_dict(self) -> dict:
+        """For a JSON file beside the export."""
+        shifts = {f"shift_q{100 * q:g}": float(np.quantile(self.shifts, q, method="lower")) for q in (0.5, 0.9, 0.99, 1)} \
+            if len(self.shifts) else {}  # fmt: skip
+        shifts = {name: value if np.isfinite(value) else None for name, value in shifts.items()}
+        return {"file": self.file, "provider": self.provider, "images": self.images, "batch_sizes": list(self.batch_sizes),
+                "maps": self.maps, "keypoints": len(self.shifts), **shifts, "ap": self.ap, "no_ap": self.no_ap,
+                "tolerance": asdict(self.tolerance), "failures": self.failures}  # fmt: skip
+
+    def __str__(self) -> str:
+        header = ("unit", "measured", "allowed", "verdict")
+        rows = [header, *self.rows()]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        title = f"{self.file} on {self.provider}, {self.images} images in batches of {', '.join(map(str, self.batch_sizes))}"
+        return "\n".join([title] + ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows])
+
+
+class ParityError(ValueError):
+    """An exported file differs from its model. `report` holds the figures, `units` what failed: maps, pixels or AP."""
+
+    def __init__(self, report: Report):
+        self.report, self.units = report, report.failures
+        super().__init__(f"{report.file} does not find the same people as the model; out of tolerance: "
+                         f"{', '.join(self.units)}\n{report}")  # fmt: skip
+
+
+def check_parity(
+    model: Model | str | Path,
+    exported: str | Path,
+    data_dir: str | Path,
+    split: str = "val",
+    limit: int = 64,
+    tolerance: Tolerance = FP32,
+    device: str = "cpu",
+) -> Report:
+    """Run a model and an exported file side by side on real images.
+
+    Args:
+        model: a `Model` or a file to compare with; runs on the CPU.
+        exported: `.onnx` or `.plan`.
+        data_dir: dataset (see `lib.data.coco.find_split`); its skeleton may be another one, keypoints pair by name for AP.
+        split: which part of it.
+        limit: the first so many images, those with people before those without.
+        tolerance: what may differ.
+        device: where the exported file runs.
+
+    Returns:
+        The figures, all within tolerance.
+
+    Raises:
+        ParityError: out of tolerance, with the same report.
+        ValueError: the file's maps have other names or shapes than the model's.
+    """
+    reference, file = Predictor(model), Predictor(exported, device)
+    annotations, folder = find_split(data_dir, split)
+    coco = read_coco(annotations)
+    images = _images(coco, limit)
+    maps: dict[str, float] = {}
+    shifts, results, sizes = [], ([], []), set()
+    for batch in tqdm(list(_batches(images)), desc="parity", unit="batch", delay=1, leave=False):
+        sizes.add(len(batch))
+        inputs, affines = reference.prepare([folder / image.file_name for image in batch])
+        both = [predictor.maps(inputs) for predictor in (reference, file)]
+        for image, affine, mine, theirs in zip(batch, affines, *both):
+            for name, difference in map_differences(mine, theirs).items():
+                maps[name] = max(maps.get(name, 0.0), difference)
+            found = reference.codec.decode(mine), file.codec.decode(theirs)
+            shifts.append(keypoint_shifts(*found, tolerance.confident))
+            for rows, people in zip(results, found):
+                rows += people_to_results(people.warped(invert_affine(affine)), image.id)
+    ap, no_ap = _average_precision(coco, reference, [image.id for image in images], results)
+    report = Report(Path(exported).name, file.provider, len(images), tuple(sorted(sizes)), maps,
+                    np.concatenate(shifts), ap, no_ap, tolerance)  # fmt: skip
+    if report.failures:
+        raise ParityError(report)
+    return report
+
+
+def map_differences(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, float]:
+    """Largest absolute difference of each map, divided by the map's largest value where that is above 1; inf for NaN."""
+    shapes = [{name: values.shape for name, values in maps.items()} for maps in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the model's maps are {shapes[0]}, the exported file's {shapes[1]}: it is another model's file"
+        )
+    differences = {}
+    for name, values in mine.items():
+        difference = np.abs(values - theirs[name]).max() / max(1.0, np.abs(values).max())
+        differences[name] = float(difference) if np.isfinite(difference) else float("inf")
+    return differences
+
+
+def keypoint_shifts(mine: People, theirs: People, confident: float) -> np.ndarray:
+    """How far every confident keypoint of two predictions of one image lies from its twin.
+
+    People are paired so that their keypoints lie nearest to each other. A keypoint is confident if either score says so.
+
+    Returns:
+        (M,) float, in the unit of the people; inf for a keypoint, or a whole person, that only one of the two has.
+    """
+    a, b = mine.keypoints, theirs.keypoints
+    both = (a[:, None, :, 2] > 0) & (b[None, :, :, 2] > 0)
+    distance = np.where(both, np.linalg.norm(a[:, None, :, :2] - b[None, :, :, :2], axis=-1), np.inf)
+    near = np.where(both, np.minimum(distance, 1e4), 1e4).mean(-1)
+    rows, columns = linear_sum_assignment(near)
+    counted = np.maximum(a[rows, :, 2], b[columns, :, 2]) >= confident
+    alone = np.concatenate([np.delete(a, rows, axis=0)[..., 2].ravel(), np.delete(b, columns, axis=0)[..., 2].ravel()])
+    return np.concatenate([distance[rows, columns][counted], np.full((alone >= confident).sum(), np.inf)])
+
+
+def _images(coco: CocoFile, limit: int) -> list:
+    occupied = {a.image_id for a in coco.annotations if any((a.keypoints or [])[2::3])}
+    return sorted(coco.images, key=lambda image: image.id not in occupied)[:limit]
+
+
+def _batches(images: Sequence) -> Iterator[Sequence]:
+    """One image, two, then eights: a file whose batch is fixed, or cannot be one, does not get through."""
+    yield images[:1]
+    for start, stop in [(1, 3), *((i, i + 8) for i in range(3, len(images), 8))]:
+        if images[start:stop]:
+            yield images[start:stop]
+
+
+def _average_precision(
+    coco: CocoFile, predictor: Predictor, image_ids, results
+) -> tuple[tuple[float, float] | None, str]:
+    if not set(skeleton_of(coco).keypoints) & set(predictor.skeleton.keypoints):
+        return None, f"the annotations have none of the keypoints of {predictor.skeleton.name!r}"
+    scorer = CocoScorer(coco, predictor.skeleton, image_ids=image_ids)
+    if not any(results):
+        return None, "nobody found in these images"
+    ap = tuple(scorer([{**row, "category_id": scorer.category_id} for row in rows])["AP"] for rows in results)
+    return (ap, "") if min(ap) >= 0 else (None, "nobody annotated in these images")
