@@ -1,19 +1,21 @@
 # workbook: everything, headless, with a report · test · lab: JupyterLab · bench: the figures of the README
+#   make workbook PROFILE=full DATA=/path/to/coco     (smoke: seconds, workshop: minutes, full: COCO and a GPU)
 PROFILE ?= workshop
+DATA    ?= data/synthetic
 PYTHON3 ?= python3
 ENV     := $(or $(CONDA_PREFIX),.venv)
 PYTHON  := $(ENV)/bin/python
 STAMP   := $(ENV)/.pose-workbook
 ROOTFUL := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: workbook test lab bench clean
+.PHONY: workbook test lab bench data clean
 
-workbook: $(STAMP)
-	$(PYTHON) -m lib book --profile $(PROFILE)
+workbook: data
+	$(PYTHON) -m lib book --profile $(PROFILE) --data_dir $(DATA)
 
 # a notebook's cells are tests too: parameterised copies, so that the notebooks themselves stay untouched
 test: export OMP_NUM_THREADS ?= 2
-test: $(STAMP)
+test: data
 	rm -rf build/notebooks
 	$(PYTHON) -m lib book --profile smoke --write_only build/notebooks
 	$(PYTHON) -m pytest tests build/notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=300
@@ -23,6 +25,10 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	$(PYTHON) -m benchmarks
+
+# at once when it is there already
+data: $(STAMP)
+	$(PYTHON) -m lib synthetic data/synthetic
 
 clean:
 	rm -rf build runs
