@@ -6,6 +6,7 @@ affinity fields (Cao et al. 2017) on a deconvolution head (Xiao et al. 2018), pl
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import OrderedDict
 from pathlib import Path
@@ -133,6 +134,10 @@ class Tower(nn.Module):
         self.gate = nn.Conv2d(width, width, 3, padding=1) if gate else None
         self.activation = gate
         self.output = nn.Conv2d(source, num_outputs, 1)
+        # Begin with empty maps (Xiao et al. 2018): most cells are empty, and from PyTorch's own initial values a network
+        # spends its first hundreds of steps on unlearning noise.
+        nn.init.normal_(self.output.weight, std=0.001)
+        nn.init.zeros_(self.output.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels, h, w) → (N, num_outputs, h·2^num_upsample, w·2^num_upsample)."""
@@ -156,7 +161,9 @@ def build_trunk(name: str, stages: int = 4) -> tuple[nn.Module, int]:
 
 def _check_options(skeleton: Skeleton, trunk: str, attention: bool, num_upsample: int, stages: int) -> None:
     if trunk not in TRUNKS:
-        raise ValueError(f"trunk {trunk!r} is unknown, choose one of {', '.join(TRUNKS)}")
+        near = difflib.get_close_matches(trunk, TRUNKS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(TRUNKS)}"
+        raise ValueError(f"trunk {trunk!r} is unknown, {hint}")
     if not skeleton.limbs:
         raise ValueError(f"skeleton {skeleton.name!r} has no limbs, but trt_pose groups keypoints along them; add some")
     if stages not in (2, 3, 4) or stages < 4 and not trunk.startswith("resnet"):
