@@ -12,7 +12,17 @@ from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
 from lib.data.augment import Augment, fit_affine, read_image, read_reduced, reduced_affine, reduction_for, warp
-from lib.data.coco import Annotation, CocoFile, Image, Rle, category_named, check_coco, read_coco, skeleton_of
+from lib.data.coco import (
+    Annotation,
+    CocoFile,
+    Image,
+    Rle,
+    category_named,
+    check_coco,
+    no_garbage_collection,
+    read_coco,
+    skeleton_of,
+)
 from lib.people import apply_affine
 
 _SUBPIXEL_BITS = 4
@@ -166,6 +176,7 @@ class CocoKeypoints(Dataset):
             mask[cv2.warpAffine(columns, to_cells[:, [1, 0, 2]], size[::-1], flags=cv2.INTER_NEAREST) > 0] = 0
         return mask
 
+    @no_garbage_collection()
     def _index(self, coco: CocoFile, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
         """Flat arrays instead of objects per person: forked workers share them, and a sample is a slice."""
         by_image: dict[int, list[Annotation]] = {image.id: [] for image in coco.images}
