@@ -49,6 +49,13 @@ class Figure:
     surfaces: Sequence[frozenset[str]]
     seat: Sequence[tuple[float, float, float]] = ()
 
+    def footprint(self) -> tuple[float, float]:
+        """Middle and half width of what stands on or next to the ground."""
+        ground = self.lowest()
+        near = [(x, r) for shape in self.shapes for x, y, r in shape.circles if y + r > ground - 0.12]
+        low, high = min(x - r for x, r in near), max(x + r for x, r in near)
+        return (low + high) / 2, (high - low) / 2
+
     def lowest(self) -> float:
         """Largest y of all shapes."""
         return max(y + r for shape in self.shapes for _, y, r in shape.circles)

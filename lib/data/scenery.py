@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lib.data.figures import Colour, Shape, hull, lit, outlined, shade
+from lib.data.figures import Colour, Shape, lit, outlined, shade
 
 _SKIES = [((150, 200, 235), (226, 238, 244)), ((246, 190, 150), (252, 232, 204)), ((92, 122, 170), (190, 200, 216)),
           ((206, 214, 220), (236, 236, 234)), ((170, 214, 206), (238, 242, 226))]  # fmt: skip
@@ -171,18 +171,3 @@ def _barrel(rng: np.random.Generator, colour: Colour) -> list[Shape]:
 
 
 _THING_SHAPES = [_crate, _ball, _bush, _post, _cone, _barrel]
-
-
-def walker(rng: np.random.Generator) -> list[Shape]:
-    """One member of a far-away crowd: a person of height 1 in six strokes."""
-    shirt, legs = (tuple(np.clip(rng.uniform(60, 220, 3), 0, 255)) for _ in range(2))
-    skin = tuple(np.array((224, 178, 146)) * rng.uniform(0.45, 1.1))
-    stride, swing = rng.uniform(0.02, 0.12), rng.uniform(-0.12, 0.12)
-    point = lambda x, y: np.array((x, y, 0.0))
-    limbs = [hull([(point(0.03 * s, -0.48), 0.055), (point(s * stride, -0.04), 0.04)], legs, "crowd") for s in (-1, 1)]
-    limbs += [
-        hull([(point(s * 0.11, -0.76), 0.035), (point(s * 0.13 + swing, -0.5), 0.03)], shirt, "crowd") for s in (-1, 1)
-    ]
-    limbs += [hull([(point(0, -0.76), 0.1), (point(0, -0.5), 0.075)], shirt, "crowd")]
-    limbs += [hull([(point(0, -0.92), 0.075)], skin, "crowd")]
-    return limbs + [hull([(point(0, -0.95), 0.06)], shade(skin, 0.3), "crowd")]

@@ -9,8 +9,9 @@ import numpy as np
 
 from lib.data.canvas import Canvas
 from lib.data.figures import Figure
-from lib.data.scenery import stool, thing, walker
+from lib.data.scenery import stool, thing
 
+DrawFigure = Callable[[np.random.Generator, float, bool], Figure]  # (rng, variety, side_cue) → random figure
 CROWD = 255  # owner number of the far-away crowd
 
 
@@ -50,12 +51,17 @@ class Scene:
     supersample: int = 3
 
     def __post_init__(self):
-        if not 1 <= self.min_people <= self.max_people:
+        if not 1 <= self.min_people <= self.max_people < CROWD:
             raise ValueError(
-                f"a scene needs 1 <= min_people <= max_people, got {self.min_people} and {self.max_people}"
+                f"a scene needs 1 <= min_people <= max_people <= 254, got {self.min_people} and {self.max_people}"
             )
         if not 0 < self.height[0] <= self.height[1]:
             raise ValueError(f"a scene needs 0 < low <= high in height, got {self.height}")
+        for dial in ("overlap", "truncation", "crowd", "clutter", "pose_variety"):
+            if not 0 <= getattr(self, dial) <= 1:
+                raise ValueError(f"{dial} of a scene goes from 0 to 1, got {getattr(self, dial)}")
+        if min(self.objects, self.noise) < 0:
+            raise ValueError(f"objects and noise of a scene cannot be negative, got {self.objects} and {self.noise}")
         if min(self.size) < 32 or not 1 <= self.supersample <= 8:
             raise ValueError(
                 f"a scene needs at least 32x32 pixels and supersample 1..8, got {self.size}, {self.supersample}"
@@ -84,7 +90,7 @@ def compose(
     scene: Scene,
     rng: np.random.Generator,
     horizon: int,
-    draw_figure: Callable[[np.random.Generator, float, bool], Figure],
+    draw_figure: DrawFigure,
 ) -> list[Placed]:
     """Place figures and objects, and paint them far to near; figure p becomes owner p + 1 of the canvas.
 
@@ -101,8 +107,11 @@ def compose(
     for _ in range(rng.poisson(scene.objects)):
         scale = rng.uniform(*scene.height) * height
         things.append((scale, (rng.uniform(0, width), _ground(scale, height, horizon))))
-    for scale, at in [(p.scale, p.at) for p in people] + things:
-        _shadow(image, at, scale)
+    for scale, at in things:
+        _shadow(image, at, 0.19 * scale, 0.035 * scale)
+    for p in people:
+        middle, half = p.figure.footprint()
+        _shadow(image, (p.at[0] + middle * p.scale, p.at[1]), (half + 0.08) * p.scale, 0.035 * p.scale)
     order = [(p.at[1], owner, p) for owner, p in enumerate(people, 1)]
     order += [(at[1], 0, (scale, at)) for scale, at in things]
     for _, owner, what in sorted(order, key=lambda entry: entry[0]):
@@ -115,16 +124,16 @@ def compose(
     return people
 
 
-def paint_crowd(canvas: Canvas, scene: Scene, rng: np.random.Generator, horizon: int) -> bool:
+def paint_crowd(canvas: Canvas, scene: Scene, rng: np.random.Generator, horizon: int, draw_figure: DrawFigure) -> bool:
     """Paint a far-away group as owner CROWD, or nobody; true if there is one."""
     if rng.random() >= scene.crowd:
         return False
     height, width = scene.size
     centre, spread = rng.uniform(0.15, 0.85) * width, rng.uniform(0.05, 0.12) * width
-    for _ in range(int(rng.integers(5, 11))):
-        scale = height * rng.uniform(0.09, 0.13)
-        at = (centre + rng.uniform(-1, 1) * spread, horizon + height * 0.01 + scale * 0.3)
-        canvas.paint(walker(rng), scale, at, CROWD)
+    for _ in range(int(rng.integers(5, 10))):
+        scale = height * rng.uniform(0.1, 0.14)
+        at = (centre + rng.uniform(-1, 1) * spread, horizon + 0.25 * scale)
+        canvas.paint(draw_figure(rng, scene.pose_variety, scene.side_cue).shapes, scale, at, CROWD)
     return True
 
 
@@ -163,8 +172,8 @@ def _cut_off(box: np.ndarray, width: int, rng: np.random.Generator) -> tuple[flo
     """Column, and the way down, for a box that shall lie partly outside."""
     if rng.random() < 0.4:
         return rng.uniform(0, width), rng.uniform(0.15, 0.45) * (box[3] - box[1])
-    cut = rng.uniform(0.2, 0.55) * (box[2] - box[0])
-    return (cut - box[2] if rng.random() < 0.5 else width - cut - box[0]), 0.0
+    shown = rng.uniform(0.45, 0.8) * (box[2] - box[0])
+    return (shown - box[2] if rng.random() < 0.5 else width - shown - box[0]), 0.0
 
 
 def _cover(a: np.ndarray, b: np.ndarray) -> float:
@@ -173,9 +182,8 @@ def _cover(a: np.ndarray, b: np.ndarray) -> float:
     return float(w * h / min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])))
 
 
-def _shadow(image: np.ndarray, at: tuple[float, float], scale: float) -> None:
-    """Darken the ground under a figure, in place."""
-    rx, ry = 0.19 * scale, 0.035 * scale
+def _shadow(image: np.ndarray, at: tuple[float, float], rx: float, ry: float) -> None:
+    """Darken the ground in an ellipse, in place."""
     x0, x1 = max(int(at[0] - rx), 0), min(int(at[0] + rx) + 1, image.shape[1])
     y0, y1 = max(int(at[1] - ry), 0), min(int(at[1] + ry) + 1, image.shape[0])
     if x0 >= x1 or y0 >= y1:

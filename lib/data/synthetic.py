@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -22,12 +23,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib.data.canvas import Canvas, polygons, run_lengths
+from lib.data.dog import DOG, dog
 from lib.data.person import person
 from lib.data.scenery import background
 from lib.data.stage import CROWD, Placed, Scene, compose, paint_crowd
 from lib.skeleton import COCO17, Skeleton
 
-FIGURES = {"person": (COCO17, person)}  # name → (skeleton, function that draws a random figure)
+FIGURES = {"person": (COCO17, person), "dog": (DOG, dog)}  # name → (skeleton, function that draws a random figure)
 FORMAT = 1  # goes up whenever the same (scene, seed, index) gives another picture
 JPEG_QUALITY = 92
 DEFAULT_SCENE = Scene()
@@ -64,7 +66,7 @@ def render(scene: Scene, seed: int, index: int, figure: str = "person") -> tuple
     rng = np.random.default_rng([seed, index])
     image, horizon = background(rng, scene.size, scene.clutter)
     canvas = Canvas(scene.size, scene.supersample)
-    crowd = paint_crowd(canvas, scene, rng, horizon)
+    crowd = paint_crowd(canvas, scene, rng, horizon, draw_figure)
     figures = compose(canvas, image, scene, rng, horizon, draw_figure)
     image = _finish(canvas.over(image), rng, scene.noise)
     labels = _labels(canvas, figures, crowd, skeleton.num_keypoints)
@@ -76,7 +78,7 @@ def write_dataset(
     num_train: int = 2000,
     num_val: int = 200,
     scene: Scene = DEFAULT_SCENE,
-    figure: Literal["person"] = "person",
+    figure: Literal["person", "dog"] = "person",
     seed: int = 0,
     workers: int = 2,
 ) -> Path:
@@ -92,7 +94,8 @@ def write_dataset(
         scene: what is in the pictures.
         figure: which figure to draw.
         seed: series of pictures.
-        workers: processes; the files are the same for any number.
+        workers: processes; the files are the same for any number. A script that asks for more than one must make the
+            call under `if __name__ == "__main__":`.
 
     Returns:
         out_dir.
@@ -108,9 +111,10 @@ def write_dataset(
     if _is_complete(out_dir, config):
         return out_dir
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    making = out_dir.with_name(f".{out_dir.name}.making-{os.getpid()}")
+    making = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
     try:
-        (making / "annotations").mkdir(parents=True)
+        making.chmod(0o755)
+        (making / "annotations").mkdir()
         # Training and validation pictures come from disjoint halves of the series.
         for split, count, first in (("train", num_train, 0), ("val", num_val, 1 << 31)):
             (making / split).mkdir()
@@ -145,9 +149,9 @@ def _is_complete(out_dir: Path, config: dict) -> bool:
         ) from None
     if found != config:
         keys = [k for k in config if found.get(k) != config[k]]
+        differences = "; ".join(f"{k} is {found.get(k)}, you ask for {config[k]}" for k in keys)
         raise FileExistsError(
-            f"{out_dir} holds a dataset with other settings ({', '.join(f'{k}: {found.get(k)} there, {config[k]} wanted' for k in keys)}): "
-            "choose another out_dir or remove that folder"
+            f"{out_dir} holds a dataset with other settings ({differences}): choose another out_dir or remove that folder"
         )
     return True
 
