@@ -39,9 +39,8 @@ def import_tensorrt() -> ModuleType:
 
 def plan_name(exported: Path, max_batch: int) -> str:
     """`<model>_<gpu>_trt<version>_<precision>_b<max batch>.plan` for this machine."""
-    gpu = re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name())
     precision = _metadata_of(exported).get("export", {}).get("precision", "fp32")
-    return f"{exported.stem}_{gpu}_trt{import_tensorrt().__version__}_{precision}_b{max_batch}.plan"
+    return f"{exported.stem}_{_gpu()}_trt{import_tensorrt().__version__}_{precision}_b{max_batch}.plan"
 
 
 def build_tensorrt(
@@ -84,9 +83,7 @@ def build_tensorrt(
     profile.set_shape(INPUT, *shapes)
     config.add_optimization_profile(profile)
     plan.parent.mkdir(parents=True, exist_ok=True)
-    cache = (
-        plan.parent / f"timing_trt{trt.__version__}_{re.sub('[^A-Za-z0-9]+', '-', torch.cuda.get_device_name())}.cache"
-    )
+    cache = plan.parent / f"timing_trt{trt.__version__}_{_gpu()}.cache"
     _load_timing_cache(config, cache)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -152,6 +149,11 @@ class TensorRTNetwork:
                 )
             self._stream.synchronize()
         return {name: buffers[name].cpu().numpy() for name in self._outputs}
+
+
+def _gpu() -> str:
+    """Name of this machine's GPU as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", torch.cuda.get_device_name()).strip("-")
 
 
 def _major(trt: ModuleType) -> int:

@@ -191,7 +191,8 @@ def map_differences(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) 
         )
     differences = {}
     for name, values in mine.items():
-        difference = np.abs(values - theirs[name]).max() / max(1.0, np.abs(values).max())
+        with np.errstate(invalid="ignore"):  # inf − inf
+            difference = np.abs(values - theirs[name]).max() / max(1.0, np.abs(values).max())
         differences[name] = float(difference) if np.isfinite(difference) else float("inf")
     return differences
 
@@ -207,8 +208,7 @@ def keypoint_shifts(mine: People, theirs: People, confident: float) -> np.ndarra
     a, b = mine.keypoints, theirs.keypoints
     both = (a[:, None, :, 2] > 0) & (b[None, :, :, 2] > 0)
     distance = np.where(both, np.linalg.norm(a[:, None, :, :2] - b[None, :, :, :2], axis=-1), np.inf)
-    near = np.where(both, np.minimum(distance, 1e4), 1e4).mean(-1)
-    rows, columns = linear_sum_assignment(near)
+    rows, columns = linear_sum_assignment((1 / (1 + distance)).sum(-1), maximize=True)
     counted = np.maximum(a[rows, :, 2], b[columns, :, 2]) >= confident
     alone = np.concatenate([np.delete(a, rows, axis=0)[..., 2].ravel(), np.delete(b, columns, axis=0)[..., 2].ravel()])
     return np.concatenate([distance[rows, columns][counted], np.full((alone >= confident).sum(), np.inf)])

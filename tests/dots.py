@@ -61,7 +61,9 @@ def random_poles(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[
 def write_poles(folder: Path, count: int = 12) -> Path:
     """A COCO dataset of poles in pictures of several sizes: FOLDER/poles.json and FOLDER/images."""
     rng = np.random.default_rng(3)
-    coco = CocoFile([], [], [Category(1, "pole", keypoints=list(POLE.keypoints), skeleton=[(1, 2)], sigmas=[0.05, 0.05])])
+    coco = CocoFile(
+        [], [], [Category(1, "pole", keypoints=list(POLE.keypoints), skeleton=[(1, 2)], sigmas=[0.05, 0.05])]
+    )
     (folder / "images").mkdir(parents=True)
     for i in range(count):
         size = (int(rng.integers(90, 200)), int(rng.integers(120, 260)))
