@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,15 +86,15 @@ def _find_trunk(state: Mapping[str, Tensor], source: str | Path) -> str:
 def _read_tensors(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = "Unsupported" in str(error) or "WeightsUnpickler" in str(error)
-        why = ("it holds Python objects besides tensors, and opening those could run foreign code; save "
-               "`model.state_dict()` instead of the model") if unsafe else "it is cut short or of another kind"  # fmt: skip
-        raise ValueError(f"{path} is not a checkpoint that can be opened: {why}") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint that can be opened: cut short or of another kind") from error
+    with path.open("rb") as file:
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a file of another kind can fail in any way
+            why = "it is cut short or of another kind"
+            if "Unsupported global" in str(error):
+                why = ("it holds Python objects besides tensors, and opening those could run foreign code; save "
+                       "`model.state_dict()` instead of the model")  # fmt: skip
+            raise ValueError(f"{path} is not a checkpoint that can be opened: {why}") from error
 
 
 def _not_ours(content: Any) -> str | None:
@@ -107,7 +106,8 @@ def _not_ours(content: Any) -> str | None:
                 "it; take the .pth it was made from")  # fmt: skip
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(wrapper), Mapping):
-            return f"the weights are wrapped under the key {wrapper!r} (a training state); save only that entry as .pth"
+            return (f"it is a training state with the weights under {wrapper!r}; take best.safetensors if it is from this "
+                    "project, else save only that entry")  # fmt: skip
     if any(key in content for key in _IMAGENET_KEYS):
         return "it is an ImageNet classifier, give it to the network as `pretrained=` instead"
     if any(key.startswith("backbone.") for key in content):

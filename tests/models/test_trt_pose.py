@@ -35,12 +35,12 @@ class TestBaselineWithFlatBlocks(TestTrtPose):
 
 
 @pytest.mark.parametrize("trunk", PARAMETERS)
-@pytest.mark.parametrize("attention", [False, True])
-def test_parameters_of_the_published_networks(trunk: str, attention: bool):
+def test_parameters_of_the_published_networks(trunk: str):
     with torch.device("meta"):
-        network = TrtPose(COCO18_NECK, trunk, attention)
+        for attention, wanted in enumerate(PARAMETERS[trunk]):
+            network = TrtPose(COCO18_NECK, trunk, bool(attention))
+            assert sum(p.numel() for p in network.parameters()) == wanted
         maps = network(torch.zeros(1, 3, 64, 96))
-    assert sum(p.numel() for p in network.parameters()) == PARAMETERS[trunk][attention]
     assert {name: tuple(m.shape) for name, m in maps.items()} == {"heatmaps": (1, 18, 16, 24), "pafs": (1, 42, 16, 24)}
 
 
