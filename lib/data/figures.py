@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import cos, radians, sin
 from typing import NamedTuple
 
@@ -55,6 +56,13 @@ class Figure:
         near = [(x, r) for shape in self.shapes for x, y, r in shape.circles if y + r > ground - 0.12]
         low, high = min(x - r for x, r in near), max(x + r for x, r in near)
         return (low + high) / 2, (high - low) / 2
+
+    @cached_property
+    def bounds(self) -> np.ndarray:
+        """[x0, y0, x1, y1] around all shapes."""
+        circles = np.array([circle for shape in self.shapes for circle in shape.circles])
+        low, high = circles[:, :2] - circles[:, 2:], circles[:, :2] + circles[:, 2:]
+        return np.concatenate([low.min(axis=0), high.max(axis=0)])
 
     def lowest(self) -> float:
         """Largest y of all shapes."""

@@ -78,10 +78,7 @@ class Placed:
 
     def box(self) -> np.ndarray:
         """[x0, y0, x1, y1] pixels around all shapes."""
-        circles = np.array([c for s in self.figure.shapes for c in s.circles])
-        low = (circles[:, :2] - circles[:, 2:]).min(0) * self.scale + self.at
-        high = (circles[:, :2] + circles[:, 2:]).max(0) * self.scale + self.at
-        return np.concatenate([low, high])
+        return self.figure.bounds * self.scale + np.tile(self.at, 2)
 
 
 def compose(
