@@ -52,11 +52,12 @@ class Canvas:
         """Owner of every buffer pixel, uint8."""
         return np.array(self.owners, np.uint8)[self.ids]
 
-    def part_at(self, x: float, y: float) -> tuple[int, str]:
-        """Owner and part at a pixel position inside the picture."""
-        column, row = np.rint(self.fine((x, y))).astype(int)
-        number = self.ids[np.clip(row, 0, self.ids.shape[0] - 1), np.clip(column, 0, self.ids.shape[1] - 1)]
-        return self.owners[number], self.parts[number]
+    def topmost(self, points: np.ndarray) -> list[tuple[int, str]]:
+        """Owner and part on top at pixel positions (K, 2) inside the picture."""
+        columns, rows = np.rint(self.fine(points)).astype(int).T
+        height, width = self.ids.shape
+        numbers = self.ids[rows.clip(0, height - 1), columns.clip(0, width - 1)].tolist()
+        return [(self.owners[number], self.parts[number]) for number in numbers]
 
 
 def polygons(mask: np.ndarray, box: Sequence[int], supersample: int) -> list[list[float]]:

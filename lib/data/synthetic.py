@@ -232,9 +232,8 @@ def _labels(canvas: Canvas, figures: Sequence[Placed], crowd: bool, num_keypoint
 def _keypoints(canvas: Canvas, placed: Placed, owner: int) -> np.ndarray:
     """(K, 3): positions in pixels, and the visibility read from the buffer."""
     height, width = canvas.size
-    points = np.zeros((len(placed.figure.keypoints), 3))
-    for k, (x, y) in enumerate(placed.figure.keypoints * placed.scale + placed.at):
-        if -0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5:
-            seen, part = canvas.part_at(x, y)
-            points[k] = x, y, 2 if seen == owner and part in placed.figure.surfaces[k] else 1
-    return points
+    points = placed.figure.keypoints * placed.scale + placed.at
+    inside = ((points >= -0.5) & (points < (width - 0.5, height - 0.5))).all(axis=1)
+    visible = [seen == owner and part in surfaces
+               for (seen, part), surfaces in zip(canvas.topmost(points), placed.figure.surfaces)]  # fmt: skip
+    return np.column_stack([points, np.where(visible, 2, 1)]) * inside[:, None]
