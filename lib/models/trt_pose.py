@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import OrderedDict
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from lib import ROOT
 from lib.skeleton import Skeleton
 
 # trunk → channels of its stride-32 features
@@ -42,7 +42,8 @@ class TrtPose(nn.Module):
         num_upsample: how many times the head doubles the map.
         num_flat: 3×3 convolutions after each doubling.
         stages: 4 is the whole trunk (stride 32); 3 or 2 drop the last stages of a ResNet (stride 16 or 8), for small models.
-        pretrained: True downloads torchvision's ImageNet weights for the trunk; a path reads them from a file.
+        pretrained: True downloads torchvision's ImageNet weights for the trunk; a path (relative to the
+            repository) reads them from a file.
 
     Attributes:
         stride: input pixels per map cell, 4 by default.
@@ -191,7 +192,7 @@ def _load_imagenet(network: TrtPose, trunk: str, path: str | None) -> None:
         weights = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"]
         state, source = weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {weights}"
     else:
-        state, source = torch.load(Path(path), map_location="cpu", weights_only=True), path
+        state, source = torch.load(ROOT / path, map_location="cpu", weights_only=True), path
     prefix = _TRUNK_PREFIX[re.match("[a-z]+", trunk)[0]]
     # DenseNet files of 2017 write norm.1 for norm1
     state = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", k).removeprefix(prefix): v for k, v in state.items()}
