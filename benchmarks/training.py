@@ -7,9 +7,8 @@ import time
 
 import torch
 
-from lib.learner import PoseModule
+from lib.learner import PoseModule, fastest_precision
 from lib.skeleton import COCO18_NECK
-from lib.training import fastest_precision
 
 BATCH, SIZE, PEOPLE = 16, 224, 5
 

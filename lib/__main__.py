@@ -16,7 +16,7 @@ COMMANDS = {
     "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
     "predict": ("lib.predict", "predict", "find and draw people in images"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
-    "book": ("lib.book", "main", "run the notebooks headless and write the report"),
+    "book": ("lib.book", "command", "run the notebooks headless and write the report"),
 }
 
 
@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     module, function, _ = COMMANDS[command]
     function = getattr(import_module(module), function)
     try:
-        result = function(rest) if command in ("train", "preflight") else jsonargparse.auto_cli(function, args=rest)
+        # these three read their own arguments, the others are plain functions
+        own = command in ("train", "preflight", "book")
+        result = function(rest) if own else jsonargparse.auto_cli(function, args=rest)
     except (ValueError, KeyError, OSError) as error:
         # bad input: the sentence is for the user, the stack is not
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)

@@ -78,7 +78,9 @@ class PoseModule(lightning.LightningModule):
     def configure_optimizers(self):
         options = {"momentum": 0.9} if self.optimizer == "sgd" else {}
         rate = self.learning_rate[min(self.learning_rate)]
-        return OPTIMIZERS[self.optimizer](self.parameters(), lr=rate, weight_decay=self.weight_decay, fused=True, **options)
+        # one fused kernel is fastest, but Lightning cannot clip gradients in front of it
+        options["fused"] = self._trainer is None or self.trainer.gradient_clip_val is None
+        return OPTIMIZERS[self.optimizer](self.parameters(), lr=rate, weight_decay=self.weight_decay, **options)
 
     def on_train_epoch_start(self):
         if self.stdev:
@@ -224,11 +226,13 @@ class _EpochSampler(DistributedSampler):
 
     def __init__(self, dataset: CocoKeypoints, seed: int, trainer: lightning.Trainer):
         super().__init__(dataset, trainer.world_size, trainer.global_rank, shuffle=True, seed=seed)
-        self.set_epoch(trainer.current_epoch)
+        self._trainer = trainer
 
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        self.dataset.set_epoch(epoch)
+    def __iter__(self):
+        # after a resume Lightning asks for the order before it announces the epoch, and before `current_epoch` is right
+        self.set_epoch(self._trainer.fit_loop.epoch_progress.current.processed)
+        self.dataset.set_epoch(self.epoch)
+        return super().__iter__()
 
 
 def decode_batch(maps: Mapping[str, torch.Tensor], batch: dict, codec) -> list[dict]:
@@ -244,6 +248,17 @@ def decode_batch(maps: Mapping[str, torch.Tensor], batch: dict, codec) -> list[d
 def at_epoch(values: Mapping[int, float], epoch: int) -> float:
     """The value of {first epoch: value} that holds in `epoch`."""
     return values[max((start for start in values if start <= epoch), default=min(values))]
+
+
+def fastest_precision(accelerator: str = "auto") -> str:
+    """"bf16-mixed" where the device computes in bfloat16 (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), else "32-true"."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if _cpu_has_bf16() else "32-true"
+
+
+def _cpu_has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def construct(table: Mapping[str, type], what: str, options: Mapping[str, Any], skeleton: Skeleton):

@@ -17,7 +17,7 @@ METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl
 
 def people_to_results(people: People, image_id: int, category_id: int = 1) -> list[dict]:
     """One COCO result per person: keypoints as 3K numbers with their scores in third place, and the person's score."""
-    flat = people.keypoints.astype(np.float64).round(3).reshape(len(people), -1)
+    flat = people.keypoints.astype(np.float64).round(3).reshape(len(people), 3 * people.keypoints.shape[1])
     return [
         {"image_id": int(image_id), "category_id": category_id, "keypoints": row.tolist(), "score": round(float(s), 6)}
         for row, s in zip(flat, people.scores)

@@ -10,7 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lib.data.dataset import collate
-from lib.learner import PoseData, PoseModule, decode_batch
+from lib.learner import PoseData, PoseModule, decode_batch, fastest_precision
 from lib.metrics import CocoScorer
 
 
@@ -102,7 +102,9 @@ def _overfit(learner: PoseModule, batch: dict, steps: int, learning_rate: float,
     images = batch["images"].float()
     bar = tqdm(range(steps), desc="preflight", unit="step")
     for _ in bar:
-        total = sum(learner.losses(images, batch).values())
+        # entered anew in every step: autocast keeps its copies of the weights until it is left
+        with torch.autocast("cpu", torch.bfloat16, enabled=fastest_precision("cpu") == "bf16-mixed"):
+            total = sum(learner.losses(images, batch).values())
         report.losses.append(total.item())
         if not np.isfinite(report.losses[-1]):
             report.failures.append(f"the loss became {report.losses[-1]} in step {len(report.losses)}: "

@@ -19,7 +19,6 @@ from typing import Any
 
 import lightning
 import matplotlib.pyplot as plt
-import torch
 import yaml
 from IPython.display import display
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
@@ -29,7 +28,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lib import ROOT
 from lib.checkpoints import save_model
 from lib.draw import plot_history
-from lib.learner import PoseData, PoseModule
+from lib.learner import PoseData, PoseModule, fastest_precision
 from lib.models.trt_pose_recipe import recipe_from_upstream
 from lib.preflight import preflight
 
@@ -80,6 +79,7 @@ def run(arguments: list[str], exit_on_error: bool = True) -> TrainingRun:
     if last.exists() and not cli.config.resume:
         raise FileExistsError(f"{out_dir} holds a training run: pass resume (--resume=true) to go on, or another out_dir")
     out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "recipe.yaml").write_text(cli.parser.dump(cli.config))
     history = History(out_dir, live=cli.config.live)
     cli.trainer.callbacks.insert(0, history)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -156,7 +156,7 @@ def _parse(arguments: list[str], exit_on_error: bool) -> _Cli:
     with tempfile.TemporaryDirectory() as folder:
         return _Cli(PoseModule, PoseData, args=_with_upstream_recipes(arguments, Path(folder)), run=False,
                     seed_everything_default=0, parser_class=_Parser, save_config_callback=None,
-                    auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error})  # fmt: skip
+                    auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
 
 
 def _with_upstream_recipes(arguments: list[str], folder: Path) -> list[str]:
@@ -174,7 +174,7 @@ class _Parser(LightningArgumentParser):
     """Names the nearest key when one is unknown, and raises a ValueError where the caller is a notebook."""
 
     def error(self, message: str, ex: Exception | None = None):
-        unknown = re.search(r"(?:Unrecognized arguments: --|[Kk]ey ['\"])([\w.]+)", message)
+        unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Kk]ey ['\"])([\w.]+)", message)
         if unknown:
             known = [a.dest for a in self._actions]
             near = difflib.get_close_matches(unknown.group(1), known, 1, cutoff=0.5)
@@ -203,16 +203,6 @@ class _Cli(LightningCLI):
         self.config_init.trainer.default_root_dir = str(out_dir)
         # one file that is written beside and moved: the run always has a whole one to resume from
         last = ModelCheckpoint(out_dir, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)
-        self.config_init.trainer.callbacks = [last, TQDMProgressBar(refresh_rate=10)]
+        bar = [TQDMProgressBar(refresh_rate=10)] if options.enable_progress_bar is not False else []
+        self.config_init.trainer.callbacks = [last, *bar]
         return super().instantiate_trainer(**kwargs)
-
-
-def fastest_precision(accelerator: str = "auto") -> str:
-    """"bf16-mixed" where the device computes in bfloat16 (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), else "32-true"."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _cpu_has_bf16() else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -9,9 +9,9 @@ import torch
 from lib import ROOT
 from lib.checkpoints import load_model
 from lib.data.synthetic import write_dataset
-from lib.learner import PoseModule, at_epoch
+from lib.learner import PoseModule, at_epoch, fastest_precision
 from lib.preflight import preflight
-from lib.training import fastest_precision, load_recipe, train
+from lib.training import load_recipe, train
 
 MINI = ROOT / "lib/recipes/trt_pose_mini.yaml"
 
