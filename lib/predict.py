@@ -188,7 +188,7 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
 
 
 def predict(
-    images: list[Path],
+    images: Path,
     model: Path,
     out: Path,
     device: str = "cpu",
@@ -199,7 +199,7 @@ def predict(
     """Find people in image files, draw them, and list them as COCO results.
 
     Args:
-        images: files, or folders of which all images are taken.
+        images: a file, or a folder of which all images are taken.
         model: `.safetensors`, `.onnx` or `.plan`.
         out: folder for the drawn pictures and `results.json`, in which `image_id` counts the files from 0 and `file_name` names
             the picture.
@@ -266,14 +266,10 @@ def _fitted(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) 
     return warp(image, reduced_affine(affine, reduction), input_size)
 
 
-def _image_files(paths: Sequence[Path]) -> list[Path]:
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-            files += inside
-        else:
-            files.append(path)
+def _image_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files

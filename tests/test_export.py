@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from dots import POLE, DotNet, dot_model, draw_poles, write_poles
 
 from lib.checkpoints import Model, file_sha256, save_model
 from lib.codecs.paf import PafCodec
@@ -20,6 +19,7 @@ from lib.people import People
 from lib.predict import Predictor
 from lib.runtime import METADATA_KEY
 from lib.skeleton import COCO17
+from tests.dots import POLE, DotNet, dot_model, draw_poles, write_poles
 
 IMAGE = draw_poles((110, 150), [(30, 20, 80), (110, 30, 90)])
 

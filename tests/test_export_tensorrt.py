@@ -15,7 +15,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from dots import DotNet, dot_model, draw_poles, write_poles
 
 from lib import export_tensorrt
 from lib.checkpoints import file_sha256
@@ -23,6 +22,7 @@ from lib.export import export_model, export_onnx
 from lib.models import NETWORKS
 from lib.parity import ParityError
 from lib.predict import Predictor
+from tests.dots import DotNet, dot_model, draw_poles, write_poles
 
 IMAGES = [draw_poles((96, 128), [(20 + 10 * i, 20, 80)]) for i in range(5)]
 
