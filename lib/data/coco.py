@@ -70,14 +70,20 @@ class Category(Struct):
     sigmas: list[float] | UnsetType = UNSET
 
 
-class CocoFile(Struct):
-    """A whole annotation file. Keys that are not declared here are dropped on reading."""
+class CocoFile(Struct, dict=True):
+    """A whole annotation file. Keys that are not declared here are dropped on reading.
+
+    `source` is what errors call it: the path it was read from.
+    """
 
     images: list[Image]
     annotations: list[Annotation]
     categories: list[Category]
     info: Any = UNSET
     licenses: Any = UNSET
+
+    def __post_init__(self):
+        self.source = "annotations"
 
 
 @contextmanager
@@ -108,9 +114,10 @@ def read_coco(path: str | Path, category: str | None = None) -> CocoFile:
     """
     path = Path(path)
     coco = _decode(path, CocoFile)
-    check_coco(coco, path)
+    coco.source = str(path)
+    check_coco(coco)
     if category is not None:
-        category_named(coco, category, path)
+        category_named(coco, category)
     return coco
 
 
@@ -120,8 +127,9 @@ def write_coco(path: str | Path, coco: CocoFile) -> Path:
     return _write(path, coco)
 
 
-def check_coco(coco: CocoFile, path: str | Path = "COCO file") -> None:
-    """Raise ValueError, in one sentence that starts with `path`, for the first thing that does not fit together."""
+def check_coco(coco: CocoFile, path: str | Path | None = None) -> None:
+    """Raise ValueError, in one sentence that starts with the file, for the first thing that does not fit together."""
+    path = path or coco.source
     _check_unique(path, "images", (image.id for image in coco.images))
     _check_unique(path, "annotations", (a.id for a in coco.annotations))
     _check_unique(path, "categories", (c.id for c in coco.categories))
@@ -137,8 +145,9 @@ def check_coco(coco: CocoFile, path: str | Path = "COCO file") -> None:
         _check_annotation(path, a, names[a.category_id])
 
 
-def category_named(coco: CocoFile, name: str | None = None, path: str | Path = "COCO file") -> Category:
+def category_named(coco: CocoFile, name: str | None = None, path: str | Path | None = None) -> Category:
     """The category of that name, or for None the only one that lists keypoints; KeyError otherwise."""
+    path = path or coco.source
     with_keypoints = [c for c in coco.categories if c.keypoints]
     if name is None:
         if len(with_keypoints) == 1:
@@ -191,11 +200,13 @@ def insert_neck(coco: CocoFile, category: str = "person", rounded: bool = True) 
             return a
         return msgspec.structs.replace(a, keypoints=[*a.keypoints, *_neck(a.keypoints, *ends, rounded)])
 
-    return msgspec.structs.replace(
+    result = msgspec.structs.replace(
         coco,
         annotations=[with_neck(a) for a in coco.annotations],
         categories=[new if c is old else c for c in coco.categories],
     )
+    result.source = coco.source
+    return result
 
 
 @no_garbage_collection()

@@ -76,11 +76,12 @@ class CocoKeypoints(Dataset):
         seed: int = 0,
         limit: int | None = None,
     ):
-        if isinstance(annotations, CocoFile):
-            coco, self._source = annotations, "annotations"
-            check_coco(coco, self._source)
+        coco = annotations
+        if isinstance(coco, CocoFile):
+            check_coco(coco)
         else:
-            coco, self._source = read_coco(annotations), str(annotations)
+            coco = read_coco(annotations)
+        self._source = coco.source
         if any(side % mask_stride for side in input_size):
             raise ValueError(f"input_size {tuple(input_size)} must be a multiple of the mask_stride {mask_stride}")
         self.images = Path(images)
@@ -92,7 +93,7 @@ class CocoKeypoints(Dataset):
         self.mask_stride = mask_stride
         self.mask_unlabelled = mask_unlabelled
         self.seed = seed
-        self.category_id = category_named(coco, category, self._source).id
+        self.category_id = category_named(coco, category).id
         self.skeleton = skeleton_of(coco, category)
         # in shared memory, so that workers which outlive an epoch see the next one
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()

@@ -201,9 +201,11 @@ def test_crowds_with_keypoints_are_not_learnt(folder):
 def test_takes_a_file_already_read_and_a_limit(file):
     coco = insert_neck(read_coco(file))
     data = CocoKeypoints(coco, file.parent / "images", limit=1)
+    with pytest.raises(ValueError, match=r"a\.json: no picture with a usable"):
+        CocoKeypoints(coco, file.parent / "images", limit=0)
     assert data.skeleton == COCO18_NECK and len(data) == 1 and data[0]["keypoints"].shape == (2, 18, 3)
     bad = msgspec.structs.replace(coco.annotations[0], keypoints=[float("nan")] * 54)
-    with pytest.raises(ValueError, match="visibility nan|not finite"):
+    with pytest.raises(ValueError, match="^annotations: annotation 1 has the visibility nan"):
         CocoKeypoints(msgspec.structs.replace(coco, annotations=[bad]), file.parent / "images")
 
 
