@@ -100,18 +100,20 @@ class Coat:
     build: float
 
 
-def dog(rng: np.random.Generator, variety: float = 1.0, side_cue: bool = True) -> Figure:
+def dog(rng: np.random.Generator, variety: float = 1.0, side_cue: bool = True, heading: float | None = None) -> Figure:
     """A random dog: about 1 long and 0.7 high, lowest point at y = 0.
 
     Args:
         rng: source of pose, coat and heading.
         variety: width of the pose ranges, 0..1.
         side_cue: every dog has white socks on its left paws.
+        heading: degrees, 0 looks at the viewer, 90 to the right, 180 away; by default random, most often sideways.
     """
     fur, mark = (_COATS[i] for i in rng.permutation(len(_COATS))[:2])
     fur = tuple(np.clip(fur + rng.normal(0, 8, 3), 20, 250))
     coat = Coat(fur, mark, _COLLARS[rng.integers(4)], *(bool(b) for b in rng.random(2) < 0.5), rng.uniform(0.85, 1.12))
-    heading = rng.choice([90, -90, 0, 180], p=[0.36, 0.36, 0.18, 0.1]) + rng.uniform(-40, 40)
+    chance = rng.choice([90, -90, 0, 180], p=[0.36, 0.36, 0.18, 0.1]) + rng.uniform(-40, 40)
+    heading = chance if heading is None else heading
     camera = rotation(-rng.uniform(0, 14), 0, 0)
     frames = forward_kinematics(JOINTS, _sample_pose(rng, variety), camera @ rotation(0, heading, 0))
     body = _Body(frames, coat, side_cue)

@@ -45,17 +45,23 @@ _BAND = (255, 92, 48)  # wristband
 _INK = (38, 33, 40)
 
 
-def person(rng: np.random.Generator, variety: float = 1.0, side_cue: bool = True) -> Figure:
+def person(
+    rng: np.random.Generator, variety: float = 1.0, side_cue: bool = True, heading: float | None = None
+) -> Figure:
     """A random person: height about 1 when standing, lowest point at y = 0 unless jumping.
 
     Args:
         rng: source of pose, clothes and heading.
         variety: width of the pose ranges, 0..1.
         side_cue: everybody wears an orange band on the left wrist and a lighter left shoe.
+        heading: degrees, 0 looks at the viewer, 90 to the right, 180 away; by default random, most often frontal.
     """
     pose, angles = sample_pose(rng, variety)
     look = sample_look(rng)
-    heading = rng.choice([0, 180, 90, -90], p=[0.48, 0.2, 0.16, 0.16]) + rng.uniform(-45, 45)
+    chance = rng.choice([0, 180, 90, -90], p=[0.48, 0.2, 0.16, 0.16]) + rng.uniform(-45, 45)
+    if pose == "sit" and abs((chance + 180) % 360 - 180) > 100:
+        chance = 180 - chance  # the stool, drawn behind, would be on the wrong side of somebody seen from behind
+    heading = chance if heading is None else heading
     camera = rotation(-rng.uniform(-2, 14), 0, 0)  # looks down a little
     body = _Body(forward_kinematics(JOINTS, angles, camera @ rotation(0, heading, 0)), look, side_cue)
     lift = rng.uniform(0.08, 0.25) if pose == "jump" else 0.0
@@ -90,17 +96,17 @@ class _Body:
 
     def shapes(self) -> list[Shape]:
         """All parts, back to front by the depth of their middle."""
-        depth = {"torso": self.frames["spine"].point(0, -0.14, 0)[2]}
-        groups = {"torso": self.torso(), "head": self.head()}
-        depth["head"] = self.frames["head"].point(0, -0.09, 0)[2] - 0.06
+        z = {name: frame.origin[2] for name, frame in self.frames.items()}
+        groups = {"shirt": self.shirt(), "hips": self.hips(), "head": self.head()}
+        depth = {"shirt": self.frames["spine"].point(0, -0.14, 0)[2], "hips": z["pelvis"] + 0.03,
+                 "head": self.frames["head"].point(0, -0.09, 0)[2] - 0.06}  # fmt: skip
         for side in ("left", "right"):
-            z = {
-                joint: self.frames[f"{side}_{joint}"].origin[2]
-                for joint in ("shoulder", "elbow", "wrist", "hip", "knee")
-            }
             groups[f"{side}_arm"], groups[f"{side}_leg"] = self.arm(side), self.leg(side)
-            depth[f"{side}_arm"] = 0.25 * z["shoulder"] + 0.35 * z["elbow"] + 0.4 * z["wrist"] - 0.035
-            depth[f"{side}_leg"] = (z["hip"] + z["knee"]) / 2 + 0.05
+            shoulder, elbow, wrist = (z[f"{side}_{joint}"] for joint in ("shoulder", "elbow", "wrist"))
+            depth[f"{side}_arm"] = 0.25 * shoulder + 0.35 * elbow + 0.4 * wrist - 0.035
+            depth[f"{side}_leg"] = (z[f"{side}_hip"] + z[f"{side}_knee"]) / 2 + 0.05
+        if self.look.legwear in ("skirt", "dress"):  # it covers the thighs, wherever they go
+            depth["hips"] = min(depth[group] for group in ("hips", "left_leg", "right_leg")) - 0.001
         return [shape for group in sorted(groups, key=lambda g: -depth[g]) for shape in groups[group]]
 
     def arm(self, side: str) -> list[Shape]:
@@ -139,24 +145,26 @@ class _Body:
             )
         return shapes
 
-    def torso(self) -> list[Shape]:
-        look, b, spine, pelvis = self.look, self.b, self.frames["spine"], self.frames["pelvis"]
-        skirted = look.legwear in ("skirt", "dress")
+    def hips(self) -> list[Shape]:
+        look, b, pelvis = self.look, self.b, self.frames["pelvis"]
+        spheres = [(pelvis.point(s * 0.054, 0.012, 0), 0.062 * b) for s in (-1, 1)]
+        spheres += [(pelvis.point(s * 0.05, -0.05, 0), 0.055 * b) for s in (-1, 1)]
+        if look.legwear in ("skirt", "dress"):
+            spheres += [(self.frames[f"{side}_hip"].point(0, 0.16, 0), 0.074 * b) for side in ("left", "right")]
         colour = look.shirt if look.legwear == "dress" else look.bottom
-        hips = [(pelvis.point(s * 0.054, 0.012, 0), 0.062 * b) for s in (-1, 1)]
-        hips += [(pelvis.point(s * 0.05, -0.05, 0), 0.055 * b) for s in (-1, 1)]
-        if skirted:
-            hips += [(self.frames[f"{side}_hip"].point(0, 0.16, 0), 0.074 * b) for side in ("left", "right")]
+        return outlined(lit(hull(spheres, colour, "torso"), factor=0.9))
+
+    def shirt(self) -> list[Shape]:
+        look, b, spine, pelvis = self.look, self.b, self.frames["spine"], self.frames["pelvis"]
         chest = [(spine.point(s * 0.09, -0.265, 0), 0.045 * b) for s in (-1, 1)]
         chest += [(spine.point(0, -0.2, z), 0.055 * b) for z in (-0.024, 0.022)]
         chest += [(pelvis.point(s * 0.046, -0.035, z), 0.055 * b) for s in (-1, 1) for z in (-0.012, 0.012)]
         neck = hull([(spine.point(0, -0.29, 0), 0.034 * b), (self.frames["head"].point(0, -0.05, 0), 0.033)],
                     shade(look.skin, 0.88), "neck")  # fmt: skip
-        lower, shirt = lit(hull(hips, colour, "torso"), factor=0.9), lit(hull(chest, look.shirt, "torso"), factor=0.9)
-        clothes = outlined(lower + shirt) if look.legwear == "dress" else outlined(lower) + outlined(shirt)
+        shirt = outlined(lit(hull(chest, look.shirt, "torso"), factor=0.9))
         if spine.axes[2, 2] > 0:  # the chest looks at us
-            return [*clothes, neck, *self._shirt_front()]
-        return [*outlined([neck]), *clothes]
+            return [*shirt, neck, *self._shirt_front()]
+        return [*outlined([neck]), *shirt]
 
     def _shirt_front(self) -> list[Shape]:
         look, spine = self.look, self.frames["spine"]
