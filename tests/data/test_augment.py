@@ -176,6 +176,13 @@ def test_each_factor_agrees_with_torchvision(batch, position, name):
         torch.testing.assert_close(got, expected, atol=0.05, rtol=0)
 
 
+def test_factors_compose_as_torchvisions_chain(batch):
+    out = ColorJitter(0.3, 0.3, 0.3, 0)(batch, torch.Generator().manual_seed(3))
+    for image, got, (brightness, contrast, saturation, _) in zip(batch, out, factors(3, 0.3).tolist()):
+        expected = tv.adjust_brightness(tv.adjust_saturation(image.float() / 255, saturation), brightness)
+        torch.testing.assert_close(got, tv.adjust_contrast(expected, contrast) * 255, atol=0.05, rtol=0)
+
+
 def test_hue_turns_around_grey_in_torchvisions_direction(batch):
     out = ColorJitter(0, 0, 0, 0.05)(batch, torch.Generator().manual_seed(3))
     for image, got, factor in zip(batch.float(), out, factors(3, 0.05)[:, 3]):
