@@ -20,8 +20,17 @@ REFINEMENTS = {"none": paf_decode.NONE, "centroid": paf_decode.CENTROID, "parabo
 ASSIGNMENTS = {"optimal": paf_decode.OPTIMAL, "greedy": paf_decode.GREEDY, "unpruned": paf_decode.OPTIMAL_UNPRUNED}
 GROUPINGS, PEAKS, SCORES = ("conflict_free", "flood"), ("ranked", "first"), ("confidence", "count")
 
-PUBLISHED = dict(peaks="first", refine="centroid", line_samples=7, bilinear=False, min_hit_ratio=0.0,
-                 assignment="unpruned", grouping="flood", min_parts=1, score="count")  # fmt: skip
+PUBLISHED = {
+    "peaks": "first",
+    "refine": "centroid",
+    "line_samples": 7,
+    "bilinear": False,
+    "min_hit_ratio": 0.0,
+    "assignment": "unpruned",
+    "grouping": "flood",
+    "min_parts": 1,
+    "score": "count",
+}
 """Decode options with which the same maps give the people of trt_pose's own decoder: `replace(codec, **PUBLISHED)`."""
 
 
@@ -82,17 +91,30 @@ class PafCodec:
     score: str = "confidence"
 
     def __post_init__(self):
-        names = dict(paf_merge=MERGES, peaks=PEAKS, refine=REFINEMENTS, assignment=ASSIGNMENTS, grouping=GROUPINGS,
-                     score=SCORES)  # fmt: skip
+        names = {
+            "paf_merge": MERGES,
+            "peaks": PEAKS,
+            "refine": REFINEMENTS,
+            "assignment": ASSIGNMENTS,
+            "grouping": GROUPINGS,
+            "score": SCORES,
+        }
         for option, allowed in names.items():
             if getattr(self, option) not in allowed:
                 raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
-        ranges = dict(stride=self.stride >= 1, stdev=self.stdev > 0, gaussian_factor=self.gaussian_factor > 0,
-                      paf_half_width=self.paf_half_width is None or self.paf_half_width >= 0,
-                      peak_threshold=self.peak_threshold > 0, peak_window=self.peak_window >= 1 and self.peak_window % 2,
-                      max_peaks=self.max_peaks >= 1, link_threshold=self.link_threshold >= 0,
-                      line_samples=self.line_samples >= 2, min_hit_ratio=0 <= self.min_hit_ratio <= 1,
-                      min_parts=self.min_parts >= 1)  # fmt: skip
+        ranges = {
+            "stride": self.stride >= 1,
+            "stdev": self.stdev > 0,
+            "gaussian_factor": self.gaussian_factor > 0,
+            "paf_half_width": self.paf_half_width is None or self.paf_half_width >= 0,
+            "peak_threshold": self.peak_threshold > 0,
+            "peak_window": self.peak_window >= 1 and self.peak_window % 2 == 1,
+            "max_peaks": self.max_peaks >= 1,
+            "link_threshold": self.link_threshold >= 0,
+            "line_samples": self.line_samples >= 2,
+            "min_hit_ratio": 0 <= self.min_hit_ratio <= 1,
+            "min_parts": self.min_parts >= 1,
+        }
         for option, fits in ranges.items():
             if not fits:
                 raise ValueError(f"PafCodec cannot work with {option}={getattr(self, option)!r}; see its description")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 # exp(-16) = 1e-7 is nothing beside float32's own rounding: farther away than this many widths a limb draws nothing
 REACH = 4.0
+MIN_LENGTH = 1e-4  # cells; a shorter limb has no direction
 SUM, AVERAGE, OVERWRITE = 0, 1, 2
 # the tensors of one step of the vectorised path hold at most this many numbers
 CHUNK = 1 << 25
@@ -50,13 +51,14 @@ def draw_heatmaps(people, variance, radius, heatmaps):
 def draw_pafs(people, limbs, variance, half_width, merge, pafs):
     """Draw the unit vector from a to b along every limb with two labelled ends.
 
-    Args:
-        people: (N, P, K, 3) float32 x, y in cells and visibility.
-        limbs: (L, 2) int64 keypoint indices.
-        variance: σ² times the Gaussian factor, cells²; the weight falls as exp(−d²/variance) with the distance to the limb.
-        half_width: draw weight 1 up to this distance beside the limb instead, cells; negative for the soft weight.
-        merge: SUM, AVERAGE or OVERWRITE where limbs of several people meet.
-        pafs: (N, 2L, h, w) float32 zeros, y component first, changed in place.
+        Args:
+            people: (N, P, K, 3) float32 x, y in cells and visibility.
+            limbs: (L, 2) int64 keypoint indices.
+            variance: σ² times the Gaussian factor, cells²; the weight falls as exp(−d²/variance) with the distance to the limb.
+            half_width: draw weight 1 up to this distance beside the limb instead, cells; negative for the soft weight.
+            merge: MIN_LENGTH = 1e-4  # cells; a shorter limb has no direction
+    SUM, AVERAGE or OVERWRITE where limbs of several people meet.
+            pafs: (N, 2L, h, w) float32 zeros, y component first, changed in place.
     """
     height, width = pafs.shape[2:]
     reach = half_width if half_width >= 0 else REACH * math.sqrt(variance)
@@ -75,6 +77,8 @@ def draw_pafs(people, limbs, variance, half_width, merge, pafs):
                 if not (seen_a > 0 and seen_b > 0 and max(abs(ax), abs(ay), abs(bx), abs(by)) < 1e6):
                     continue
                 length = math.sqrt((bx - ax) ** 2 + (by - ay) ** 2) + np.float32(1e-5)
+                if length < MIN_LENGTH:
+                    continue
                 ux, uy = (bx - ax) / length, (by - ay) / length
                 for i in range(
                     max(math.ceil(min(ay, by) - reach), 0), min(math.floor(max(ay, by) + reach) + 1, height)
@@ -149,6 +153,7 @@ def _fields(a: Tensor, b: Tensor, variance: float, half_width: float, merge: int
     drawn = (a[..., 2] > 0) & (b[..., 2] > 0) & (a[..., :2].abs() < 1e6).all(-1) & (b[..., :2].abs() < 1e6).all(-1)
     a, b = (torch.where(drawn[..., None], end[..., :2], 0.0) for end in (a, b))
     length = (b - a).norm(dim=-1, keepdim=True) + 1e-5
+    drawn &= length[..., 0] >= MIN_LENGTH
     ux, uy = ((b - a) / length)[..., None, None].unbind(-3)
     dx = torch.arange(size[1], device=a.device) - a[..., 0, None, None]
     dy = torch.arange(size[0], device=a.device)[:, None] - a[..., 1, None, None]

@@ -1,0 +1,314 @@
+"""The PAF codec: trt_pose's targets by their definition, both encoders alike, and decoding step by step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+
+from lib.codecs import PafCodec, paf_decode, paf_encode
+from lib.codecs.paf import MERGES, PUBLISHED
+from lib.people import pixels_to_cells
+from lib.skeleton import COCO17, COCO18_NECK, Skeleton
+from tests.codecs.codec_contract import STICK, CodecContract, figure
+
+SIZE = (96, 128)
+CELLS = (24, 32)
+
+
+class TestContract(CodecContract):
+    tolerance = 0.1  # the parabola through logarithms is exact, only neighbours of the same part disturb it
+
+    def codec(self, skeleton):
+        return PafCodec(skeleton)
+
+
+def test_published_options_find_the_same_people():
+    rng = np.random.default_rng(0)
+    people = torch.tensor(np.stack([figure(COCO17, (x, 110), 120, rng) for x in (60, 150, 230)])[None])
+    codec = PafCodec(COCO17)
+    targets = codec.encode(people, None, (224, 288))
+    maps = {name: targets[name][0].numpy() for name in ("heatmaps", "pafs")}
+    ours, published = codec.decode(maps), replace(codec, **PUBLISHED).decode(maps)
+    assert len(ours) == len(published) == 3
+    order = published.keypoints[:, 0, 0].argsort()
+    np.testing.assert_allclose(published.keypoints[order, :, :2], people[0, :, :, :2], atol=1.0)
+    assert published.scores.tolist() == [1, 1, 1]
+
+
+def test_heatmap_and_field_by_their_definition():
+    people = torch.tensor([[[30.0, 20, 2], [60, 50, 1], [20, 80, 2], [90, 80, 0]]])[None]
+    codec = PafCodec(STICK, stdev=0.06)
+    sigma, targets = 0.06 * CELLS[0], codec.encode(people, None, SIZE)
+    i, j = np.mgrid[: CELLS[0], : CELLS[1]]
+    x, y = (people[0, 0, 0, :2].numpy() - 1.5) / 4
+    window = (abs(j - np.floor(x + 0.5)) <= 3) & (abs(i - np.floor(y + 0.5)) <= 3)
+    expected = np.where(window, np.exp(-((j - x) ** 2 + (i - y) ** 2) / sigma**2), 0)
+    np.testing.assert_allclose(targets["heatmaps"][0, 0], expected, atol=1e-6)
+    a, b = ((people[0, 0, k, :2].numpy() - 1.5) / 4 for k in (0, 1))
+    unit = (b - a) / np.linalg.norm(b - a)
+    offset = np.stack([j, i], -1) - a
+    along = (offset @ unit).clip(0, np.linalg.norm(b - a))
+    distance = np.linalg.norm(offset - along[..., None] * unit, axis=-1)
+    expected = np.exp(-(distance**2) / sigma**2) * unit[::-1, None, None]
+    np.testing.assert_allclose(targets["pafs"][0, 0:2], expected, atol=2e-5)
+    assert (targets["pafs"][0, 4:6] == 0).all(), "no field to an unlabelled keypoint"
+
+
+def test_keypoint_in_a_cells_centre_peaks_at_one():
+    people = torch.tensor([[[4 * 5 + 1.5, 4 * 7 + 1.5, 2]] * 4])[None]
+    heatmap = PafCodec(STICK).encode(people, None, SIZE)["heatmaps"][0, 0]
+    assert heatmap[7, 5] == 1
+    assert heatmap.argmax() == 7 * CELLS[1] + 5
+
+
+def test_gaussian_factor_two_is_the_normal_distribution():
+    people = torch.tensor([[[21.5, 29.5, 2]] * 4])[None]
+    one, two = (PafCodec(STICK, stdev=0.06, gaussian_factor=f).encode(people, None, SIZE) for f in (1.0, 2.0))
+    torch.testing.assert_close(two["heatmaps"] ** 2, one["heatmaps"])
+
+
+def crossing_people() -> torch.Tensor:
+    people = torch.tensor([[[20.0, 20, 2], [100, 70, 2], [0, 0, 0], [0, 0, 0]],
+                           [[20.0, 70, 2], [100, 20, 2], [0, 0, 0], [0, 0, 0]]])[None]  # fmt: skip
+    return people
+
+
+def test_hard_fields_where_people_cross():
+    fields = {merge: PafCodec(STICK, paf_half_width=1.0, paf_merge=merge).encode(crossing_people(), None, SIZE)["pafs"][0]
+              for merge in MERGES}  # fmt: skip
+    alone = PafCodec(STICK, paf_half_width=1.0).encode(crossing_people()[:, 1:], None, SIZE)["pafs"][0]
+    lengths = alone[:2].norm(dim=0)
+    assert set(lengths.round(decimals=4).unique().tolist()) == {0.0, 1.0}
+    middle = (slice(0, 2), 11, 15)
+    a, b = (crossing_people()[0, p, 1, :2] - crossing_people()[0, p, 0, :2] for p in (0, 1))
+    a, b = (a / a.norm()).flip(0), (b / b.norm()).flip(0)
+    torch.testing.assert_close(fields["sum"][middle], a + b, atol=1e-4, rtol=0)
+    torch.testing.assert_close(fields["average"][middle], (a + b) / 2, atol=1e-4, rtol=0)
+    torch.testing.assert_close(fields["overwrite"][middle], b, atol=1e-4, rtol=0)
+
+
+def test_soft_average_is_no_longer_than_its_strongest_field():
+    summed, average = (PafCodec(STICK, stdev=0.1, paf_merge=merge).encode(crossing_people(), None, SIZE)["pafs"][0, :2]
+                       for merge in ("sum", "average"))  # fmt: skip
+    assert average.norm(dim=0).max() <= 1 + 1e-5 < summed.norm(dim=0).max()
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("half_width", [None, 1.5])
+@pytest.mark.parametrize("chunk", [1, paf_encode.CHUNK])
+def test_both_encoders_are_equal(merge, half_width, chunk, monkeypatch):
+    monkeypatch.setattr(paf_encode, "CHUNK", chunk)
+    rng = np.random.default_rng(1)
+    people = rng.uniform(-40, 160, (3, 6, 18, 3)).astype(np.float32)
+    people[..., 2] = rng.integers(0, 3, (3, 6, 18))
+    people[0, 0, 0] = (np.nan, 3, 2)
+    people[0, 1, 1, :2] = people[0, 1, 0, :2] = 50
+    codec = PafCodec(COCO18_NECK, stdev=0.06, paf_half_width=half_width, paf_merge=merge)
+    targets = codec.encode(torch.tensor(people), None, SIZE)
+    people[..., :2] = pixels_to_cells(people[..., :2], 4)
+    variance, width = (0.06 * CELLS[0]) ** 2, -1.0 if half_width is None else half_width
+    radius = int(5 * 0.06 * CELLS[0]) // 2
+    heatmaps = paf_encode.heatmaps_as_tensors(torch.tensor(people), variance, radius, CELLS)
+    limbs = torch.tensor(COCO18_NECK.limbs)
+    fields = paf_encode.pafs_as_tensors(torch.tensor(people), limbs, variance, width, MERGES[merge], CELLS)
+    torch.testing.assert_close(heatmaps, targets["heatmaps"], atol=1e-5, rtol=0)
+    # a cell on the very edge of a hard field, or between two people, may fall to either side by rounding
+    assert ((fields - targets["pafs"]).abs() > 1e-4).float().mean() < 1e-5
+    assert targets["pafs"].abs().max() > 0.9
+
+
+def test_encoders_are_equal_without_people():
+    assert paf_encode.heatmaps_as_tensors(torch.zeros(2, 0, 4, 3), 1.0, 3, CELLS).shape == (2, 4, *CELLS)
+    limbs = torch.tensor(STICK.limbs)
+    assert paf_encode.pafs_as_tensors(torch.zeros(2, 0, 4, 3), limbs, 1.0, -1.0, 0, CELLS).shape == (2, 6, *CELLS)
+
+
+@pytest.mark.parametrize(("change", "word"), [
+    ({"refine": "parabol"}, "parabola"), ({"paf_merge": "mean"}, "average"), ({"peak_threshold": 0.0}, "peak_threshold"),
+    ({"peak_window": 4}, "peak_window"), ({"line_samples": 1}, "line_samples"), ({"min_hit_ratio": 1.5}, "min_hit_ratio"),
+    ({"stdev": float("nan")}, "stdev"),
+])  # fmt: skip
+def test_impossible_options_are_named(change, word):
+    with pytest.raises(ValueError, match=word):
+        PafCodec(STICK, **change)
+
+
+def find(heatmap, threshold=0.1, radius=2, most=10, ranked=True):
+    cells = np.empty((most, 2), np.int64)
+    return cells[: paf_decode.find_peaks(np.asarray(heatmap, np.float32), threshold, radius, ranked, cells)].tolist()
+
+
+def test_peaks_of_a_small_map():
+    heatmap = np.zeros((4, 4))
+    heatmap[1, 2], heatmap[1, 1], heatmap[3, 3] = 3, 2.5, 1
+    assert find(heatmap, threshold=2, radius=1) == [[1, 2]]
+    assert find(heatmap, threshold=0.5, radius=1) == [[1, 2], [3, 3]]
+
+
+def test_plateau_is_one_peak_or_as_published_many():
+    heatmap = np.zeros((6, 6))
+    heatmap[2:4, 2:4] = 1
+    assert find(heatmap) == [[2, 2]]
+    assert find(heatmap, ranked=False) == [[2, 2], [2, 3], [3, 2], [3, 3]]
+
+
+def test_of_too_many_peaks_the_best_stay_or_as_published_the_first():
+    heatmap = np.zeros((3, 30))
+    heatmap[1, ::3] = np.linspace(0.2, 1, 10)
+    assert sorted(find(heatmap, radius=1, most=3)) == [[1, 21], [1, 24], [1, 27]]
+    assert find(heatmap, radius=1, most=3, ranked=False) == [[1, 0], [1, 3], [1, 6]]
+
+
+@pytest.mark.parametrize(("y", "x"), [(7.3, 8.8), (0.2, 6.4), (-0.4, 6.4), (14.4, 6.0), (6.6, 15.3), (-0.3, 15.4)])
+@pytest.mark.parametrize("amplitude", [1.0, 0.4])
+def test_parabola_is_exact_for_a_gaussian_even_at_the_border(y, x, amplitude):
+    i, j = np.mgrid[:15, :16]
+    heatmap = (amplitude * np.exp(-((i - y) ** 2 + (j - x) ** 2) / 1.4**2)).astype(np.float32)
+    cell = np.unravel_index(heatmap.argmax(), heatmap.shape)
+    assert paf_decode.refine_peak(heatmap, *cell, 2, paf_decode.PARABOLA) == pytest.approx((y, x), abs=1e-3)
+
+
+def test_parabola_beats_the_centroid_on_noisy_peaks():
+    rng = np.random.default_rng(0)
+    i, j = np.mgrid[:15, :15]
+    errors = {paf_decode.PARABOLA: [], paf_decode.CENTROID: [], paf_decode.NONE: []}
+    for _ in range(300):
+        y, x = rng.uniform(6.5, 7.5, 2)
+        heatmap = 0.7 * np.exp(-((i - y) ** 2 + (j - x) ** 2) / 1.4**2) + rng.normal(0, 0.02, i.shape)
+        cell = np.unravel_index(heatmap.argmax(), heatmap.shape)
+        for method, found in errors.items():
+            found.append(
+                np.hypot(*np.subtract(paf_decode.refine_peak(heatmap.astype(np.float32), *cell, 2, method), (y, x)))
+            )
+    parabola, centroid, none = (np.mean(found) for found in errors.values())
+    assert parabola < 0.8 * centroid < 0.4 * none
+
+
+def test_centroid_of_a_small_map():
+    heatmap = np.zeros((5, 5), np.float32)
+    heatmap[2, 2], heatmap[2, 3], heatmap[1, 2] = 2, 1, 1
+    assert paf_decode.refine_peak(heatmap, 2, 2, 1, paf_decode.CENTROID) == pytest.approx((1.75, 2.25))
+    # at the border the window continues with the mirrored map
+    heatmap[:] = 0
+    heatmap[0, 0], heatmap[0, 1] = 1, 0.5
+    assert paf_decode.refine_peak(heatmap, 0, 0, 1, paf_decode.CENTROID) == pytest.approx((0, 0))
+
+
+def score(paf, a, b, **options):
+    settings = {"threshold": 0.1, "samples": 9, "bilinear": False, "min_hit_ratio": 0.0} | options
+    ends = (np.array([[*end, 1]], np.float32) for end in (a, b))
+    return paf_decode.score_links(paf[0], paf[1], *ends, *settings.values())[0, 0]
+
+
+def test_line_integral():
+    paf = np.zeros((2, 10, 20), np.float32)
+    paf[1, 5, 4:12] = 1
+    assert score(paf, (4, 5), (11, 5)) == pytest.approx(1, abs=1e-5)
+    assert score(paf, (11, 5), (4, 5)) == pytest.approx(-1, abs=1e-5)
+    assert score(paf, (4, 5), (19, 5)) == pytest.approx(4 / 9, abs=1e-5)
+    assert score(paf, (4, 5), (19, 5), min_hit_ratio=0.5) == 0
+    assert score(paf, (4, 5), (12, 9)) == pytest.approx(2 / 9 * 8 / np.hypot(8, 4), abs=0.15)
+    assert score(paf, (4, 5.4), (11, 5.4), bilinear=True) == pytest.approx(0.6, abs=1e-5)
+    assert score(paf, (4, 5), (4, 5)) == 0, "no length, no direction"
+
+
+def test_samples_outside_the_map_count_as_nothing():
+    paf = np.zeros((2, 4, 8), np.float32)
+    paf[1] = 1
+    assert score(paf, (0, 2), (9, 2), samples=10) == pytest.approx(0.8, abs=1e-5)
+    assert score(paf, (0, 2), (9, 2), samples=10, bilinear=True) == pytest.approx(0.8, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 6), (6, 4), (1, 5), (5, 1)])
+def test_assignment_finds_the_best_of_all(shape):
+    rng = np.random.default_rng(sum(shape))
+    for _ in range(20):
+        scores = rng.normal(0.2, 0.5, shape).astype(np.float32)
+        flip = shape[0] > shape[1]
+        tall = scores.T if flip else scores
+        ways = [sum(tall[r, c] for r, c in enumerate(p)) for p in permutations(range(tall.shape[1]), tall.shape[0])]
+        partners = paf_decode.assign(scores, np.float32(0.1), paf_decode.OPTIMAL_UNPRUNED)
+        assert total(scores, partners) == pytest.approx(max(ways), abs=1e-5)
+        above = np.where(tall > 0.1, tall, 0)
+        ways = [sum(above[r, c] for r, c in enumerate(p)) for p in permutations(range(tall.shape[1]), tall.shape[0])]
+        partners = paf_decode.assign(scores, np.float32(0.1), paf_decode.OPTIMAL)
+        assert total(np.where(scores > 0.1, scores, 0), partners) == pytest.approx(max(ways), abs=1e-5)
+
+
+def total(scores, partners):
+    chosen = [(a, b) for a, b in enumerate(partners) if b >= 0]
+    assert len({b for _, b in chosen}) == len(chosen), "an end was given away twice"
+    return sum(scores[pair] for pair in chosen)
+
+
+def test_greedy_takes_the_best_pair_first():
+    scores = np.array([[0.9, 0.8], [0.8, 0.15]], np.float32)
+    assert paf_decode.assign(scores, np.float32(0.1), paf_decode.GREEDY).tolist() == [0, 1]
+    assert paf_decode.assign(scores, np.float32(0.1), paf_decode.OPTIMAL).tolist() == [1, 0]
+
+
+def test_published_assignment_of_three():
+    scores = np.array([[1, 3, 0], [1, 2, 1], [4, 3, 4]], np.float32)
+    assert paf_decode.assign(scores, np.float32(0.3), paf_decode.OPTIMAL_UNPRUNED).tolist() == [1, 0, 2]
+
+
+TRIANGLE = Skeleton("triangle", ("a", "b", "c"), ((0, 1), (1, 2), (2, 0)), (), (0.05,) * 3)
+
+
+def test_cycle_cannot_give_a_person_two_of_one_part():
+    # a0–b0, b0–c0 and c0–a1 are all accepted: a0 and a1 would meet in one person
+    counts, limbs = np.array([2, 1, 1]), np.array(TRIANGLE.limbs)
+    links, scores = np.array([(0, 0, 0), (1, 0, 0), (2, 0, 1)]), np.array([0.9, 0.4, 0.8], np.float32)
+    members, evidence = paf_decode.join_links(counts, 10, limbs, links, scores, 2)
+    people = {tuple(row): round(float(e), 3) for row, e in zip(members, evidence) if (row >= 0).any()}
+    assert people == {(0, 0, -1): 0.9, (1, -1, 0): 0.8}
+    members, _ = paf_decode.flood_links(counts, 10, limbs, links)
+    assert members.tolist() == [[1, 0, 0]], "as published: the later peak replaces the earlier"
+
+
+def test_everybody_owns_each_peak_once_in_random_maps():
+    rng = np.random.default_rng(3)
+    for assignment in ("optimal", "greedy", "unpruned"):
+        maps = {
+            "heatmaps": rng.random((17, 40, 40), np.float32),
+            "pafs": rng.normal(0, 1, (38, 40, 40)).astype(np.float32),
+        }
+        people = PafCodec(COCO17, assignment=assignment, min_parts=1).decode(maps)
+        for k in range(17):
+            places = people.keypoints[people.keypoints[:, k, 2] > 0, k, :2]
+            assert len(np.unique(places, axis=0)) == len(places) > 10
+
+
+def test_min_parts_and_a_skeleton_without_limbs():
+    dots = Skeleton("dots", ("dot",), (), (), (0.05,))
+    people = torch.tensor([[[[30.0, 20, 2]], [[60, 50, 2]]]])
+    codec = PafCodec(dots)
+    targets = codec.encode(people, None, SIZE)
+    assert len(codec.decode({name: targets[name][0].numpy() for name in ("heatmaps", "pafs")})) == 2
+    person = figure(COCO17, (60, 50), 80, np.random.default_rng(0))
+    person[2:, 2] = 0
+    for least, number in ((1, 1), (2, 1), (3, 0)):
+        codec = PafCodec(COCO17, min_parts=least)
+        targets = codec.encode(torch.tensor(person[None, None]), None, SIZE)
+        assert len(codec.decode({name: targets[name][0].numpy() for name in ("heatmaps", "pafs")})) == number
+
+
+def test_confidence_ranks_clear_people_above_faint_and_partial_ones():
+    rng = np.random.default_rng(0)
+    codec = PafCodec(COCO17)
+    clear, faint, partial = (figure(COCO17, (x, 60), 80, rng) for x in (40, 110, 180))
+    partial[10:, 2] = 0
+    maps = [{k: v[0].numpy() for k, v in codec.encode(torch.tensor(p[None, None]), None, (128, 224)).items()}
+            for p in (clear, faint, partial)]  # fmt: skip
+    summed = {name: maps[0][name] + 0.5 * maps[1][name] + maps[2][name] for name in ("heatmaps", "pafs")}
+    back = codec.decode(summed)
+    assert np.allclose(back.keypoints[:, 0, 0], [40, 180, 110], atol=5) or np.allclose(
+        back.keypoints[:, 0, 0], [40, 110, 180], atol=5
+    )
+    assert back.scores[0] > 0.8 > back.scores[1]
+    counted = replace(codec, **PUBLISHED).decode(summed)
+    assert counted.scores.tolist() == pytest.approx([1, 1, 10 / 17])
