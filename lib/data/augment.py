@@ -67,11 +67,12 @@ class Augment:
         Returns:
             (2, 3) float64 original → input, and whether it mirrors (then left and right keypoints change places).
         """
-        unit = rng.random(5)
-        angle = math.radians(self.rotation) * (2 * unit[0] - 1)
-        zoom = self.scale[0] + (self.scale[1] - self.scale[0]) * unit[1]
-        shift_x, shift_y = self.translation * (2 * unit[2:4] - 1) * input_size[::-1]
-        flipped = bool(unit[4] < self.flip)
+        turn, zoom, shift_x, shift_y, mirror = rng.random(5).tolist()
+        angle = math.radians(self.rotation) * (2 * turn - 1)
+        zoom = self.scale[0] + (self.scale[1] - self.scale[0]) * zoom
+        shift_x = self.translation * (2 * shift_x - 1) * input_size[1]
+        shift_y = self.translation * (2 * shift_y - 1) * input_size[0]
+        flipped = mirror < self.flip
         fit_x, fit_y = _fit_scales(image_size, input_size, keep_aspect_ratio)
         cos, sin, mirror = zoom * math.cos(angle), zoom * math.sin(angle), -1 if flipped else 1
         a, b, c, d = fit_x * cos * mirror, -fit_x * sin, fit_y * sin * mirror, fit_y * cos
@@ -143,15 +144,17 @@ def read_reduced(path: str | Path, max_reduction: int) -> tuple[np.ndarray, int]
 
 def reduction_for(affine: np.ndarray) -> int:
     """The strongest reduced decode (1, 2, 4 or 8) which still gives every input pixel a pixel of its own."""
-    largest = np.linalg.svd(affine[:, :2], compute_uv=False)[0]
-    return next((r for r in (8, 4, 2) if r * largest <= 1), 1)
+    a, b, c, d = affine[:, :2].ravel().tolist()
+    # the larger singular value: how far the map stretches at most (numpy's SVD takes ten times as long)
+    mean, half = (a * a + b * b + c * c + d * d) / 2, (a * a + b * b - c * c - d * d) / 2
+    largest = math.sqrt(mean + math.hypot(half, a * c + b * d))
+    return next((r for r in (8, 4, 2) if r * largest <= 1 + 1e-9), 1)
 
 
 def reduced_affine(affine: np.ndarray, reduction: int) -> np.ndarray:
     """The same map from a picture reduced by r, whose pixel x is centred on r·x + (r − 1)/2 of the original."""
-    linear = affine[:, :2]
-    offset = affine[:, 2:] + linear.sum(axis=1, keepdims=True) * ((reduction - 1) / 2)
-    return np.concatenate([linear * reduction, offset], axis=1)
+    r, shift = reduction, (reduction - 1) / 2
+    return np.array([[r * a, r * b, x + shift * (a + b)] for a, b, x in affine.tolist()])
 
 
 @dataclass(frozen=True)

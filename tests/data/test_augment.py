@@ -117,6 +117,10 @@ def test_reduction_never_blurs():
     for scale, expected in ((2.0, 1), (0.51, 1), (0.5, 2), (0.26, 2), (0.25, 4), (0.125, 8), (0.01, 8)):
         assert reduction_for(np.array([[scale, 0, 5], [0, scale, 5]])) == expected
     assert reduction_for(np.array([[0.1, 0, 0], [0, 0.9, 0]])) == 1  # the axis that is shrunk least decides
+    for linear in np.random.default_rng(0).normal(0, 0.2, (200, 2, 2)):
+        largest = np.linalg.svd(linear, compute_uv=False)[0]
+        expected = max([r for r in (1, 2, 4, 8) if r * largest <= 1], default=1)
+        assert reduction_for(np.column_stack([linear, [3, 4]])) == expected
 
 
 def test_reads_rgb_in_stored_orientation(tmp_path):
