@@ -39,8 +39,10 @@ def import_tensorrt() -> ModuleType:
 
 def plan_name(exported: Path, max_batch: int) -> str:
     """`<model>_<gpu>_trt<version>_<precision>_b<max batch>.plan` for this machine."""
+    trt = import_tensorrt()
+    checked_device("cuda")
     precision = _metadata_of(exported).get("export", {}).get("precision", "fp32")
-    return f"{exported.stem}_{_gpu()}_trt{import_tensorrt().__version__}_{precision}_b{max_batch}.plan"
+    return f"{exported.stem}_{_gpu()}_trt{trt.__version__}_{precision}_b{max_batch}.plan"
 
 
 def build_tensorrt(

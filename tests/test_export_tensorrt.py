@@ -282,7 +282,7 @@ def test_a_plan_of_another_version_or_without_its_card_is_named(trt, folder, tmp
 def test_without_tensorrt_one_sentence_names_the_way_out(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(RuntimeError, match=r"pip install -e .\[tensorrt\].*ONNX Runtime"):
-        export_model(folder / "dots.onnx", tmp_path / "dots.plan")
+        export_model(folder / "dots.onnx", tmp_path)
     (tmp_path / "dots.plan").write_bytes(b"")
     with pytest.raises(RuntimeError, match="not usable"):
         Predictor(tmp_path / "dots.plan", device="cuda")
