@@ -9,9 +9,11 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import logging
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,13 @@ from lib.draw import plot_history
 from lib.learner import PoseData, PoseModule, fastest_precision
 from lib.models.trt_pose_recipe import recipe_from_upstream
 from lib.preflight import preflight
+
+# said by the libraries about each other, with nothing in it for the user
+for _message in ("LightningCLI's args parameter", "Checkpoint directory .* exists", ".*LeafSpec", ".*log_every_n_steps",
+                 ".*does not have many workers", ".*was deprecated in v4", ".*skip_none parameter"):  # fmt: skip
+    warnings.filterwarnings("ignore", message=f"(?s)\\s*{_message}")
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 @dataclass
@@ -205,4 +214,5 @@ class _Cli(LightningCLI):
         last = ModelCheckpoint(out_dir, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)
         bar = [TQDMProgressBar(refresh_rate=10)] if options.enable_progress_bar is not False else []
         self.config_init.trainer.callbacks = [last, *bar]
+        self.config_init.trainer.num_sanity_val_steps = options.num_sanity_val_steps or 0
         return super().instantiate_trainer(**kwargs)
