@@ -89,7 +89,7 @@ def export_onnx(
 ) -> Report:
     """Write `path` if, and only if, it finds the same people as `model`.
 
-    Beside it stands `NAME.parity.json` with the figures of the comparison.
+    Beside it stands `PATH.parity.json` with the figures of the comparison.
 
     Args:
         model: a checkpoint or a `Model`.
@@ -201,18 +201,9 @@ def to_onnx(
         raise ValueError(f"opset {opset} was asked for, but the exporter wrote {written}; ask for {written}")
     _strip_traces(proto)
     if half:
-        with warnings.catch_warnings():
-            # weights below fp16's smallest number become that number; the parity gate judges the result
-            warnings.filterwarnings("ignore", message="the float32 number")
-            proto = convert_float_to_float16(proto, keep_io_types=True)
-        OnnxModel.graph_topological_sort(proto.graph)  # its casts stand at the end
-    metadata = model.metadata()
-    metadata["export"] = {
-        **(origin or {}),
-        "precision": "fp16" if half else "fp32",
-        "opset": opset,
-        "torch": torch.__version__,
-    }
+        proto = _half(proto)
+    facts = {"precision": "fp16" if half else "fp32", "opset": opset, "torch": torch.__version__}
+    metadata = model.metadata() | {"export": {**(origin or {}), **facts}}
     onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
     onnx.checker.check_model(proto, full_check=True)
     return proto
@@ -228,6 +219,16 @@ class _Outputs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = self.network(images)
         return tuple(maps[name] for name in self.names)
+
+
+def _half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """fp16 weights and arithmetic between fp32 input and outputs."""
+    with warnings.catch_warnings():
+        # weights below fp16's smallest number become that number; the parity gate judges the result
+        warnings.filterwarnings("ignore", message="the float32 number")
+        proto = convert_float_to_float16(proto, keep_io_types=True)
+    OnnxModel.graph_topological_sort(proto.graph)  # the casts stand at the end
+    return proto
 
 
 def _strip_traces(proto: onnx.ModelProto) -> None:
@@ -268,6 +269,6 @@ def _bless(
         raise ParityError(error.report) from None
     report.file = path.name
     card = {"sha256": file_sha256(candidate), **report.to_dict()}
-    write_file(path.with_suffix(".parity.json"), json.dumps(card, indent=2).encode())
+    write_file(path.with_name(f"{path.name}.parity.json"), json.dumps(card, indent=2).encode())
     os.replace(candidate, path)
     return report

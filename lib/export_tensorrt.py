@@ -70,13 +70,7 @@ def build_tensorrt(
     metadata = _metadata_of(exported)
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
-    # 11 types every network by itself; 10 must be told, and neither is ever asked for a precision
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if _major(trt) < 11 else 0
-    network = builder.create_network(typed)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(exported)):
-        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise RuntimeError(f"{exported}: TensorRT {trt.__version__} cannot read this network: {reasons}")
+    network = _parsed(trt, builder, logger, exported)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
     config.builder_optimization_level = optimization_level
@@ -151,6 +145,17 @@ class TensorRTNetwork:
                 )
             self._stream.synchronize()
         return {name: buffers[name].cpu().numpy() for name in self._outputs}
+
+
+def _parsed(trt: ModuleType, builder, logger, exported: Path):
+    # 11 types every network by itself; 10 must be told, and neither is ever asked for a precision
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if _major(trt) < 11 else 0
+    network = builder.create_network(typed)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(exported)):
+        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise RuntimeError(f"{exported}: TensorRT {trt.__version__} cannot read this network: {reasons}")
+    return network
 
 
 def _gpu() -> str:

@@ -155,12 +155,14 @@ def check_parity(
 
     Raises:
         ParityError: out of tolerance, with the same report.
-        ValueError: the file's maps have other names or shapes than the model's.
+        ValueError: no images, or the file's maps have other names or shapes than the model's.
     """
     reference, file = Predictor(model), Predictor(exported, device)
     annotations, folder = find_split(data_dir, split)
     coco = read_coco(annotations)
     images = _images(coco, limit)
+    if not images:
+        raise ValueError(f"{annotations}: no image to compare on (of {len(coco.images)}, limit {limit})")
     maps: dict[str, float] = {}
     shifts, results, sizes = [], ([], []), set()
     for batch in tqdm(list(_batches(images)), desc="parity", unit="batch", delay=1, leave=False):

@@ -65,7 +65,7 @@ def test_the_report_compares_in_three_units(folder, report):
     assert max(report.maps.values()) < 1e-5 and len(report.shifts) >= 24 and report.shifts.max() < 0.01
     assert report.ap[0] > 0.9 and report.ap[0] == report.ap[1]
     assert "12 images" in str(report) and "FAILED" not in str(report) and str(report).count("ok") == 4
-    card = json.loads((folder / "dots.parity.json").read_text())
+    card = json.loads((folder / "dots.onnx.parity.json").read_text())
     assert (
         card["sha256"] == file_sha256(folder / "dots.onnx") and card["failures"] == [] and card["file"] == "dots.onnx"
     )
@@ -79,7 +79,7 @@ def test_the_file_is_one_clean_onnx_with_a_free_batch(folder, report):
     assert [output.name for output in proto.graph.output] == ["heatmaps", "pafs"]
     assert not any(t.external_data for t in proto.graph.initializer)
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
-    assert sorted(f.name for f in folder.glob("dots*")) == ["dots.onnx", "dots.parity.json", "dots.safetensors"]
+    assert sorted(f.name for f in folder.glob("dots*")) == ["dots.onnx", "dots.onnx.parity.json", "dots.safetensors"]
     assert not list(folder.glob(".*"))
 
 
@@ -199,6 +199,11 @@ def test_wrong_names_and_sizes_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="becomes an .onnx"):
         export_model(folder / "dots.safetensors", tmp_path / "dots.plan")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_images_nothing_can_be_compared(folder, report):
+    with pytest.raises(ValueError, match="poles.json: no image to compare on"):
+        check_parity(folder / "dots.safetensors", folder / "dots.onnx", folder / "poles", limit=0)
 
 
 def test_an_exported_file_has_its_size_and_precision_fixed(folder, report):

@@ -232,7 +232,7 @@ def test_the_command_names_the_plan_and_puts_it_through_the_gate(trt, folder, tm
     plan = export_model(folder / "dots.onnx", tmp_path / "plans", data_dir=folder / "poles", max_batch=4)
     assert plan.name == f"dots_Toy-GPU-8-GB_trt{trt.__version__}_fp32_b4.plan" and plan.with_suffix(".json").exists()
     assert "TensorRT" in capsys.readouterr().out
-    assert json.loads(plan.with_suffix(".parity.json").read_text())["failures"] == []
+    assert json.loads(Path(f"{plan}.parity.json").read_text())["failures"] == []
     assert not list(plan.parent.glob(".*"))
 
 
