@@ -15,12 +15,13 @@ NONE, CENTROID, PARABOLA = 0, 1, 2
 GREEDY, OPTIMAL, OPTIMAL_UNPRUNED = 0, 1, 2
 
 
-@numba.njit(cache=True)
 def decode_maps(
     heatmaps, pafs, limbs, peak_threshold, radius, max_peaks, ranked, refine, link_threshold, samples, bilinear,
     min_hit_ratio, assignment, conflict_free, min_parts, confidence,
 ):  # fmt: skip
     """Find peaks, score and choose the links between them, and join linked peaks to people.
+
+    Sorting is left to numpy here, between the compiled steps: numba would compile its own for seconds.
 
     Args:
         heatmaps: (K, h, w) float32.
@@ -31,16 +32,39 @@ def decode_maps(
     Returns:
         (P, K, 3) float32 x, y in cells and score, (P,) float32 scores of the people; best first.
     """
+    counts, peaks = locate_parts(heatmaps, np.float32(peak_threshold), radius, max_peaks, ranked, refine)
+    links, link_scores = choose_links(
+        pafs, limbs, counts, peaks, np.float32(link_threshold), samples, bilinear, min_hit_ratio, assignment
+    )
+    if conflict_free:
+        surest = np.argsort(-link_scores, kind="stable")
+        members, evidence = join_links(counts, max_peaks, limbs, links[surest], link_scores[surest], min_parts)
+    else:
+        members, evidence = flood_links(counts, max_peaks, limbs, links)
+    keypoints, scores = score_people(members, evidence, peaks, len(limbs), min_parts, confidence)
+    best = np.argsort(-scores, kind="stable")
+    return keypoints[best], scores[best]
+
+
+@numba.njit(cache=True)
+def locate_parts(heatmaps, threshold, radius, max_peaks, ranked, refine):
+    """Peaks of every part: their numbers (K,) int64, and x, y in cells and value (K, max_peaks, 3) float32."""
     num_parts = heatmaps.shape[0]
     counts = np.zeros(num_parts, np.int64)
-    cells = np.empty((num_parts, max_peaks, 2), np.int64)
-    peaks = np.empty((num_parts, max_peaks, 3), np.float32)
+    cells = np.empty((max_peaks, 2), np.int64)
+    peaks = np.zeros((num_parts, max_peaks, 3), np.float32)
     for k in range(num_parts):
-        counts[k] = find_peaks(heatmaps[k], peak_threshold, radius, ranked, cells[k])
+        counts[k] = find_peaks(heatmaps[k], threshold, radius, ranked, cells)
         for m in range(counts[k]):
-            i, j = cells[k, m]
+            i, j = cells[m, 0], cells[m, 1]
             y, x = refine_peak(heatmaps[k], i, j, radius, refine)
-            peaks[k, m] = x, y, heatmaps[k, i, j]
+            peaks[k, m, 0], peaks[k, m, 1], peaks[k, m, 2] = x, y, heatmaps[k, i, j]
+    return counts, peaks
+
+
+@numba.njit(cache=True)
+def choose_links(pafs, limbs, counts, peaks, threshold, samples, bilinear, min_hit_ratio, assignment):
+    """Accepted links: limb and the two peaks' indices (N, 3) int64, their scores (N,) float32."""
     most = 0
     for limb in range(limbs.shape[0]):
         most += min(counts[limbs[limb, 0]], counts[limbs[limb, 1]])
@@ -48,23 +72,18 @@ def decode_maps(
     link_scores = np.empty(most, np.float32)
     num_links = 0
     for limb in range(limbs.shape[0]):
-        a, b = limbs[limb]
+        a, b = limbs[limb, 0], limbs[limb, 1]
         if counts[a] == 0 or counts[b] == 0:
             continue
         scores = score_links(pafs[2 * limb], pafs[2 * limb + 1], peaks[a, : counts[a]], peaks[b, : counts[b]],
-                             link_threshold, samples, bilinear, min_hit_ratio)  # fmt: skip
-        partners = assign(scores, link_threshold, assignment)
+                             threshold, samples, bilinear, min_hit_ratio)  # fmt: skip
+        partners = assign(scores, threshold, assignment)
         for m in range(counts[a]):
-            if partners[m] >= 0 and scores[m, partners[m]] > link_threshold:
-                links[num_links] = limb, m, partners[m]
+            if partners[m] >= 0 and scores[m, partners[m]] > threshold:
+                links[num_links, 0], links[num_links, 1], links[num_links, 2] = limb, m, partners[m]
                 link_scores[num_links] = scores[m, partners[m]]
                 num_links += 1
-    links, link_scores = links[:num_links], link_scores[:num_links]
-    if conflict_free:
-        members, evidence = join_links(counts, max_peaks, limbs, links, link_scores, min_parts)
-    else:
-        members, evidence = flood_links(counts, max_peaks, limbs, links)
-    return score_people(members, evidence, peaks, limbs.shape[0], min_parts, confidence)
+    return links[:num_links], link_scores[:num_links]
 
 
 @numba.njit(cache=True)
@@ -308,14 +327,13 @@ def assign(scores, threshold, method):
     if method == OPTIMAL:
         return _hungarian(gains)
     partners[:] = -1
-    taken[:] = False
-    for pair in np.argsort(-gains.ravel(), kind="mergesort"):
-        a, b = pair // num_b, pair % num_b
+    for _ in range(min(num_a, num_b)):
+        a, b = divmod(np.argmax(gains), num_b)
         if gains[a, b] <= 0:
             break
-        if partners[a] < 0 and not taken[b]:
-            partners[a] = b
-            taken[b] = True
+        partners[a] = b
+        gains[a, :] = 0
+        gains[:, b] = 0
     return partners
 
 
@@ -380,7 +398,7 @@ def _hungarian_rows(scores):
 
 @numba.njit(cache=True)
 def join_links(counts, max_peaks, limbs, links, link_scores, min_parts):
-    """Join peaks to people, the surest link first; a link that would give a person two of one part is dropped.
+    """Join peaks to people along the links, surest first; a link that would give a person two of one part is dropped.
 
     So every peak belongs to one person at most, whatever cycles the limbs form.
 
@@ -392,7 +410,7 @@ def join_links(counts, max_peaks, limbs, links, link_scores, min_parts):
     members = np.full((most, num_parts), -1, np.int64)
     owner = np.full((num_parts, max_peaks), -1, np.int64)
     num_people = 0
-    for at in np.argsort(-link_scores, kind="mergesort"):
+    for at in range(links.shape[0]):
         limb, m, n = links[at]
         a, b = limbs[limb]
         first, second = owner[a, m], owner[b, n]
@@ -468,7 +486,7 @@ def flood_links(counts, max_peaks, limbs, links):
 
 @numba.njit(cache=True)
 def score_people(members, evidence, peaks, num_limbs, min_parts, confidence):
-    """Keypoints and scores of the people with enough parts, best first.
+    """Keypoints and scores of the people with enough parts.
 
     `confidence`: the mean of what was found (peaks and links, at most 1 each) over all that could be found. Otherwise the
     share of parts found, trt_pose's score.
@@ -491,5 +509,4 @@ def score_people(members, evidence, peaks, num_limbs, min_parts, confidence):
             continue
         scores[kept] = total / (num_parts + num_limbs) if confidence else found / num_parts
         kept += 1
-    order = np.argsort(-scores[:kept], kind="mergesort")
-    return keypoints[order], scores[order]
+    return keypoints[:kept], scores[:kept]

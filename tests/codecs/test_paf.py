@@ -262,7 +262,7 @@ TRIANGLE = Skeleton("triangle", ("a", "b", "c"), ((0, 1), (1, 2), (2, 0)), (), (
 def test_cycle_cannot_give_a_person_two_of_one_part():
     # a0–b0, b0–c0 and c0–a1 are all accepted: a0 and a1 would meet in one person
     counts, limbs = np.array([2, 1, 1]), np.array(TRIANGLE.limbs)
-    links, scores = np.array([(0, 0, 0), (1, 0, 0), (2, 0, 1)]), np.array([0.9, 0.4, 0.8], np.float32)
+    links, scores = np.array([(0, 0, 0), (2, 0, 1), (1, 0, 0)]), np.array([0.9, 0.8, 0.4], np.float32)
     members, evidence = paf_decode.join_links(counts, 10, limbs, links, scores, 2)
     people = {tuple(row): round(float(e), 3) for row, e in zip(members, evidence) if (row >= 0).any()}
     assert people == {(0, 0, -1): 0.9, (1, -1, 0): 0.8}
