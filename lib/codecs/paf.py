@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.codecs import paf_decode, paf_encode
+from lib.codecs import paf_encode, paf_links, paf_peaks
+from lib.codecs.paf_decode import decode_maps
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
 
 MERGES = {"sum": paf_encode.SUM, "average": paf_encode.AVERAGE, "overwrite": paf_encode.OVERWRITE}
-REFINEMENTS = {"none": paf_decode.NONE, "centroid": paf_decode.CENTROID, "parabola": paf_decode.PARABOLA}
-ASSIGNMENTS = {"optimal": paf_decode.OPTIMAL, "greedy": paf_decode.GREEDY, "unpruned": paf_decode.OPTIMAL_UNPRUNED}
+REFINEMENTS = {"none": paf_peaks.NONE, "centroid": paf_peaks.CENTROID, "parabola": paf_peaks.PARABOLA}
+ASSIGNMENTS = {"optimal": paf_links.OPTIMAL, "greedy": paf_links.GREEDY, "unpruned": paf_links.OPTIMAL_UNPRUNED}
 GROUPINGS, PEAKS, SCORES = ("conflict_free", "flood"), ("ranked", "first"), ("confidence", "count")
 
 PUBLISHED = {
@@ -177,7 +178,7 @@ class PafCodec:
         if heatmaps.ndim != 3 or len(heatmaps) != k or pafs.shape != (2 * len(limbs), *heatmaps.shape[1:]):
             raise ValueError(f"skeleton {self.skeleton.name!r} needs heatmaps ({k}, h, w) and pafs ({2 * len(limbs)}, h, w), "
                              f"got {heatmaps.shape} and {pafs.shape}")  # fmt: skip
-        keypoints, scores = paf_decode.decode_maps(
+        keypoints, scores = decode_maps(
             heatmaps, pafs, limbs, np.float32(self.peak_threshold), self.peak_window // 2, self.max_peaks,
             self.peaks == "ranked", REFINEMENTS[self.refine], np.float32(self.link_threshold), self.line_samples,
             self.bilinear, self.min_hit_ratio, ASSIGNMENTS[self.assignment], self.grouping == "conflict_free",

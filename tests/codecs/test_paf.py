@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.codecs import PafCodec, paf_decode, paf_encode
+from lib.codecs import PafCodec, paf_decode, paf_encode, paf_links, paf_peaks
 from lib.codecs.paf import MERGES, PUBLISHED
 from lib.people import pixels_to_cells
 from lib.skeleton import COCO17, COCO18_NECK, Skeleton
@@ -139,7 +139,7 @@ def test_impossible_options_are_named(change, word):
 
 def find(heatmap, threshold=0.1, radius=2, most=10, ranked=True):
     cells = np.empty((most, 2), np.int64)
-    return cells[: paf_decode.find_peaks(np.asarray(heatmap, np.float32), threshold, radius, ranked, cells)].tolist()
+    return cells[: paf_peaks.find_peaks(np.asarray(heatmap, np.float32), threshold, radius, ranked, cells)].tolist()
 
 
 def test_peaks_of_a_small_map():
@@ -169,20 +169,20 @@ def test_parabola_is_exact_for_a_gaussian_even_at_the_border(y, x, amplitude):
     i, j = np.mgrid[:15, :16]
     heatmap = (amplitude * np.exp(-((i - y) ** 2 + (j - x) ** 2) / 1.4**2)).astype(np.float32)
     cell = np.unravel_index(heatmap.argmax(), heatmap.shape)
-    assert paf_decode.refine_peak(heatmap, *cell, 2, paf_decode.PARABOLA) == pytest.approx((y, x), abs=1e-3)
+    assert paf_peaks.refine_peak(heatmap, *cell, 2, paf_peaks.PARABOLA) == pytest.approx((y, x), abs=1e-3)
 
 
 def test_parabola_beats_the_centroid_on_noisy_peaks():
     rng = np.random.default_rng(0)
     i, j = np.mgrid[:15, :15]
-    errors = {paf_decode.PARABOLA: [], paf_decode.CENTROID: [], paf_decode.NONE: []}
+    errors = {paf_peaks.PARABOLA: [], paf_peaks.CENTROID: [], paf_peaks.NONE: []}
     for _ in range(300):
         y, x = rng.uniform(6.5, 7.5, 2)
         heatmap = 0.7 * np.exp(-((i - y) ** 2 + (j - x) ** 2) / 1.4**2) + rng.normal(0, 0.02, i.shape)
         cell = np.unravel_index(heatmap.argmax(), heatmap.shape)
         for method, found in errors.items():
             found.append(
-                np.hypot(*np.subtract(paf_decode.refine_peak(heatmap.astype(np.float32), *cell, 2, method), (y, x)))
+                np.hypot(*np.subtract(paf_peaks.refine_peak(heatmap.astype(np.float32), *cell, 2, method), (y, x)))
             )
     parabola, centroid, none = (np.mean(found) for found in errors.values())
     assert parabola < 0.8 * centroid < 0.4 * none
@@ -191,17 +191,17 @@ def test_parabola_beats_the_centroid_on_noisy_peaks():
 def test_centroid_of_a_small_map():
     heatmap = np.zeros((5, 5), np.float32)
     heatmap[2, 2], heatmap[2, 3], heatmap[1, 2] = 2, 1, 1
-    assert paf_decode.refine_peak(heatmap, 2, 2, 1, paf_decode.CENTROID) == pytest.approx((1.75, 2.25))
+    assert paf_peaks.refine_peak(heatmap, 2, 2, 1, paf_peaks.CENTROID) == pytest.approx((1.75, 2.25))
     # at the border the window continues with the mirrored map
     heatmap[:] = 0
     heatmap[0, 0], heatmap[0, 1] = 1, 0.5
-    assert paf_decode.refine_peak(heatmap, 0, 0, 1, paf_decode.CENTROID) == pytest.approx((0, 0))
+    assert paf_peaks.refine_peak(heatmap, 0, 0, 1, paf_peaks.CENTROID) == pytest.approx((0, 0))
 
 
 def score(paf, a, b, **options):
     settings = {"threshold": 0.1, "samples": 9, "bilinear": False, "min_hit_ratio": 0.0} | options
     ends = (np.array([[*end, 1]], np.float32) for end in (a, b))
-    return paf_decode.score_links(paf[0], paf[1], *ends, *settings.values())[0, 0]
+    return paf_links.score_links(paf[0], paf[1], *ends, *settings.values())[0, 0]
 
 
 def test_line_integral():
@@ -231,11 +231,11 @@ def test_assignment_finds_the_best_of_all(shape):
         flip = shape[0] > shape[1]
         tall = scores.T if flip else scores
         ways = [sum(tall[r, c] for r, c in enumerate(p)) for p in permutations(range(tall.shape[1]), tall.shape[0])]
-        partners = paf_decode.assign(scores, np.float32(0.1), paf_decode.OPTIMAL_UNPRUNED)
+        partners = paf_links.assign(scores, np.float32(0.1), paf_links.OPTIMAL_UNPRUNED)
         assert total(scores, partners) == pytest.approx(max(ways), abs=1e-5)
         above = np.where(tall > 0.1, tall, 0)
         ways = [sum(above[r, c] for r, c in enumerate(p)) for p in permutations(range(tall.shape[1]), tall.shape[0])]
-        partners = paf_decode.assign(scores, np.float32(0.1), paf_decode.OPTIMAL)
+        partners = paf_links.assign(scores, np.float32(0.1), paf_links.OPTIMAL)
         assert total(np.where(scores > 0.1, scores, 0), partners) == pytest.approx(max(ways), abs=1e-5)
 
 
@@ -247,13 +247,13 @@ def total(scores, partners):
 
 def test_greedy_takes_the_best_pair_first():
     scores = np.array([[0.9, 0.8], [0.8, 0.15]], np.float32)
-    assert paf_decode.assign(scores, np.float32(0.1), paf_decode.GREEDY).tolist() == [0, 1]
-    assert paf_decode.assign(scores, np.float32(0.1), paf_decode.OPTIMAL).tolist() == [1, 0]
+    assert paf_links.assign(scores, np.float32(0.1), paf_links.GREEDY).tolist() == [0, 1]
+    assert paf_links.assign(scores, np.float32(0.1), paf_links.OPTIMAL).tolist() == [1, 0]
 
 
 def test_published_assignment_of_three():
     scores = np.array([[1, 3, 0], [1, 2, 1], [4, 3, 4]], np.float32)
-    assert paf_decode.assign(scores, np.float32(0.3), paf_decode.OPTIMAL_UNPRUNED).tolist() == [1, 0, 2]
+    assert paf_links.assign(scores, np.float32(0.3), paf_links.OPTIMAL_UNPRUNED).tolist() == [1, 0, 2]
 
 
 TRIANGLE = Skeleton("triangle", ("a", "b", "c"), ((0, 1), (1, 2), (2, 0)), (), (0.05,) * 3)
