@@ -60,59 +60,60 @@ def draw_pafs(people, limbs, variance, half_width, merge, pafs):
     SUM, AVERAGE or OVERWRITE where limbs of several people meet.
             pafs: (N, 2L, h, w) float32 zeros, y component first, changed in place.
     """
-    height, width = pafs.shape[2:]
-    reach = half_width if half_width >= 0 else REACH * math.sqrt(variance)
-    total = np.zeros((height, width), np.float32)
-    largest = np.zeros((height, width), np.float32)
+    total = np.zeros(pafs.shape[2:], np.float32)
+    largest = np.zeros(pafs.shape[2:], np.float32)
     for n in range(people.shape[0]):
         for limb in range(limbs.shape[0]):
-            a, b = limbs[limb]
             field_y, field_x = pafs[n, 2 * limb], pafs[n, 2 * limb + 1]
             if merge != SUM:
                 total[:] = 0
                 largest[:] = 0
             for p in range(people.shape[1]):
-                ax, ay, seen_a = people[n, p, a]
-                bx, by, seen_b = people[n, p, b]
-                if not (seen_a > 0 and seen_b > 0 and max(abs(ax), abs(ay), abs(bx), abs(by)) < 1e6):
-                    continue
-                length = math.sqrt((bx - ax) ** 2 + (by - ay) ** 2) + np.float32(1e-5)
-                if length < MIN_LENGTH:
-                    continue
-                ux, uy = (bx - ax) / length, (by - ay) / length
-                for i in range(
-                    max(math.ceil(min(ay, by) - reach), 0), min(math.floor(max(ay, by) + reach) + 1, height)
-                ):
-                    low, high = min(ax, bx) - reach, max(ax, bx) + reach
-                    if abs(uy) > 1e-3:  # only the stretch of this row that lies beside the limb
-                        middle, side = ax + (i - ay) * ux / uy, reach / abs(uy)
-                        low, high = max(low, middle - side), min(high, middle + side)
-                    for j in range(max(math.ceil(low), 0), min(math.floor(high) + 1, width)):
-                        along = (j - ax) * ux + (i - ay) * uy
-                        across = (i - ay) * ux - (j - ax) * uy
-                        beyond = along - length if along > length else min(along, np.float32(0))
-                        distance2 = across * across + beyond * beyond
-                        if half_width >= 0:
-                            weight = np.float32(1 if beyond == 0 and abs(across) <= half_width else 0)
-                        else:
-                            weight = np.float32(math.exp(-distance2 / variance) if distance2 <= reach * reach else 0)
-                        if weight == 0:
-                            continue
-                        if merge == OVERWRITE:
-                            if weight >= largest[i, j]:
-                                largest[i, j] = weight
-                                field_y[i, j], field_x[i, j] = weight * uy, weight * ux
-                        else:
-                            total[i, j] += weight
-                            largest[i, j] = max(largest[i, j], weight)
-                            field_y[i, j] += weight * uy
-                            field_x[i, j] += weight * ux
+                ax, ay, seen_a = people[n, p, limbs[limb, 0]]
+                bx, by, seen_b = people[n, p, limbs[limb, 1]]
+                if seen_a > 0 and seen_b > 0 and max(abs(ax), abs(ay), abs(bx), abs(by)) < 1e6:
+                    _draw_limb(ax, ay, bx, by, variance, half_width, merge, field_y, field_x, total, largest)
             if merge == AVERAGE:
-                for i in range(height):
-                    for j in range(width):
+                for i in range(total.shape[0]):
+                    for j in range(total.shape[1]):
                         if total[i, j] > 0:
                             field_y[i, j] *= largest[i, j] / total[i, j]
                             field_x[i, j] *= largest[i, j] / total[i, j]
+
+
+@numba.njit(cache=True)
+def _draw_limb(ax, ay, bx, by, variance, half_width, merge, field_y, field_x, total, largest):
+    """Draw one limb of one person; `total` and `largest` are the sum and the maximum of the weights in every cell."""
+    height, width = field_y.shape
+    reach = half_width if half_width >= 0 else REACH * math.sqrt(variance)
+    length = math.sqrt((bx - ax) ** 2 + (by - ay) ** 2) + np.float32(1e-5)
+    if length < MIN_LENGTH:
+        return
+    ux, uy = (bx - ax) / length, (by - ay) / length
+    for i in range(max(math.ceil(min(ay, by) - reach), 0), min(math.floor(max(ay, by) + reach) + 1, height)):
+        low, high = min(ax, bx) - reach, max(ax, bx) + reach
+        if abs(uy) > 1e-3:  # only the stretch of this row that lies beside the limb
+            middle, side = ax + (i - ay) * ux / uy, reach / abs(uy)
+            low, high = max(low, middle - side), min(high, middle + side)
+        for j in range(max(math.ceil(low), 0), min(math.floor(high) + 1, width)):
+            along = (j - ax) * ux + (i - ay) * uy
+            across = (i - ay) * ux - (j - ax) * uy
+            beyond = along - length if along > length else min(along, np.float32(0))
+            distance2 = across * across + beyond * beyond
+            if half_width >= 0:
+                weight = np.float32(1 if beyond == 0 and abs(across) <= half_width else 0)
+            else:
+                weight = np.float32(math.exp(-distance2 / variance) if distance2 <= reach * reach else 0)
+            if weight == 0:
+                continue
+            if merge != OVERWRITE:
+                total[i, j] += weight
+                largest[i, j] = max(largest[i, j], weight)
+                field_y[i, j] += weight * uy
+                field_x[i, j] += weight * ux
+            elif weight >= largest[i, j]:
+                largest[i, j] = weight
+                field_y[i, j], field_x[i, j] = weight * uy, weight * ux
 
 
 def heatmaps_as_tensors(people: Tensor, variance: float, radius: int, size: tuple[int, int]) -> Tensor:
