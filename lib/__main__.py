@@ -1,4 +1,4 @@
-"""The command line: `python -m lib COMMAND --help`."""
+"""The command line: `python -m lib COMMAND --help`; `python -m lib --debug COMMAND …` shows the stack of an error."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m lib COMMAND [--help]\n\n" + "\n".join(f"  {c:10} {t[2]}" for c, t in COMMANDS.items()))
+        print("usage: python -m lib [--debug] COMMAND [--help]\n\n" + "\n".join(f"  {c:10} {t[2]}" for c, t in COMMANDS.items()))
         return 0
-    command, *rest = arguments
+    debug = arguments[0] == "--debug"
+    command, *rest = arguments[debug:] or ["?"]
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, 1)
         print(f"unknown command {command!r}" + (f", did you mean {near[0]!r}?" if near else f": {', '.join(COMMANDS)}"),
@@ -37,8 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
         # these three read their own arguments, the others are plain functions
         own = command in ("train", "preflight", "book")
         result = function(rest) if own else jsonargparse.auto_cli(function, args=rest)
-    except (ValueError, KeyError, OSError) as error:
-        # bad input: the sentence is for the user, the stack is not
+    except (ValueError, KeyError, OSError, RuntimeError, FloatingPointError) as error:
+        # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
+        if debug:
+            raise
         print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
