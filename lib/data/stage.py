@@ -38,8 +38,8 @@ class Scene:
 
     size: tuple[int, int] = (256, 256)
     min_people: int = 1
-    max_people: int = 4
-    height: tuple[float, float] = (0.36, 0.86)
+    max_people: int = 3
+    height: tuple[float, float] = (0.55, 0.95)
     overlap: float = 0.35
     objects: float = 0.8
     truncation: float = 0.12

@@ -77,7 +77,7 @@ def render(scene: Scene, seed: int, index: int, figure: str = "person") -> tuple
 
 def write_dataset(
     out_dir: str | Path,
-    num_train: int = 2000,
+    num_train: int = 4000,
     num_val: int = 200,
     scene: Scene = DEFAULT_SCENE,
     figure: Literal["person", "dog"] = "person",
