@@ -11,6 +11,7 @@ import difflib
 import json
 import logging
 import re
+import sys
 import tempfile
 import time
 import warnings
@@ -163,9 +164,19 @@ def _arguments(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, 
 
 def _parse(arguments: list[str], exit_on_error: bool) -> _Cli:
     with tempfile.TemporaryDirectory() as folder:
-        return _Cli(PoseModule, PoseData, args=_with_upstream_recipes(arguments, Path(folder)), run=False,
+        cli = _Cli(PoseModule, PoseData, args=_with_upstream_recipes(arguments, Path(folder)), run=False,
                     seed_everything_default=0, parser_class=_Parser, save_config_callback=None,
                     auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
+    check_fit(cli.model, cli.datamodule)
+    return cli
+
+
+def check_fit(learner: PoseModule, data: PoseData) -> None:
+    """Raise ValueError where network, codec, input and mask do not fit each other, before anything is written."""
+    model = learner.model(data)
+    if data.train_set.mask_stride != model.codec.stride:
+        raise ValueError(f"data.mask_stride is {data.train_set.mask_stride}, but the maps have stride {model.codec.stride}: "
+                         "set both to the same")  # fmt: skip
 
 
 def _with_upstream_recipes(arguments: list[str], folder: Path) -> list[str]:
@@ -180,17 +191,18 @@ def _with_upstream_recipes(arguments: list[str], folder: Path) -> list[str]:
 
 
 class _Parser(LightningArgumentParser):
-    """Names the nearest key when one is unknown, and raises a ValueError where the caller is a notebook."""
+    """Says what is wrong in one sentence, with the nearest key where one is unknown; a ValueError in a notebook."""
 
     def error(self, message: str, ex: Exception | None = None):
-        unknown = re.search(r"(?:[Uu]nrecognized arguments: --|[Kk]ey ['\"])([\w.]+)", message)
-        if unknown:
-            known = [a.dest for a in self._actions]
-            near = difflib.get_close_matches(unknown.group(1), known, 1, cutoff=0.5)
-            message += f"\nDid you mean {near[0]!r}?" if near else ""
+        option = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
+        member = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+        key = option.group(1) if option else ".".join(member.groups()) if member else None
+        near = difflib.get_close_matches(key, [a.dest for a in self._actions], 1, cutoff=0.5) if key else ()
+        message += f"; did you mean {near[0]!r}?" if near else ""
         if not self.exit_on_error:
             raise ValueError(message) from ex
-        super().error(message, ex)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
 
 
 class _Cli(LightningCLI):

@@ -85,6 +85,30 @@ def test_a_misspelt_key_names_the_nearest_one(small, tmp_path, key, hint):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_misspelt_key_in_the_file_names_the_nearest_one(small, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(MINI.read_text().replace("batch_size:", "batchsize:"))
+    with pytest.raises(ValueError, match=r"data\.batch_size"):
+        train(recipe, tmp_path / "run", small)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"data.input_size": [100, 128]}, "multiples of 32"),
+        ({"data.mask_stride": 8}, "mask_stride"),
+        ({"model.codec.stride": 8, "data.mask_stride": 8}, "stride 4"),
+        ({"data.category": "cat"}, "cat"),
+        ({"data.data_dir": "nowhere"}, "nowhere"),
+        ({"model.initial_weights": "nothing.safetensors"}, "nothing.safetensors"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(small, tmp_path, overrides, message):
+    with pytest.raises((ValueError, KeyError, FileNotFoundError), match=message):
+        train(MINI, tmp_path / "run", small | overrides)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path):
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(MINI, tmp_path / "run", small | {"model.learning_rate": 1e12, "model.warmup_steps": 0})
