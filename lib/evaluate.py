@@ -66,7 +66,7 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
         predictor: the model with its settings.
         annotations: COCO keypoint file; its skeleton (and sigmas) may differ from the model's, keypoints pair by name.
         images: folder of the pictures.
-        out_dir: where `results.json`, `metrics.json`, `run_card.json` go; None writes nothing.
+        out_dir: where `coco_results.json`, `metrics.json`, `run_card.json` go; None writes nothing.
         category: name, where the file has several with keypoints.
         protocol: "all" scores every image, "with_people" only those with an annotated person (trt_pose's own evaluation).
         limit: only the first so many images.
@@ -124,9 +124,9 @@ def write_report(report: Report, out_dir: str | Path) -> None:
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     metrics = {"metrics": report.metrics, "per_keypoint": report.per_keypoint}
-    for name, content in (("results", report.results), ("metrics", metrics), ("run_card", report.run_card)):
+    for name, content in (("coco_results", report.results), ("metrics", metrics), ("run_card", report.run_card)):
         beside = out_dir / f".{name}.json.part"
-        beside.write_text(json.dumps(content, indent=None if name == "results" else 2))
+        beside.write_text(json.dumps(content, indent=None if name == "coco_results" else 2))
         beside.replace(out_dir / f"{name}.json")
 
 
@@ -139,7 +139,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         model: .safetensors, .onnx or .plan file.
         data_dir: folder as data/README.md describes.
         split: train or val.
-        out_dir: also write results.json, metrics.json and run_card.json there.
+        out_dir: also write coco_results.json, metrics.json and run_card.json there.
         category: name, where the file has several with keypoints.
         protocol: "all" images, or only those "with_people".
         limit: only the first so many images.

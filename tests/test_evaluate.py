@@ -36,7 +36,7 @@ def test_people_that_are_found_score_and_the_report_says_how_it_was_run(poles, t
     card = json.loads((tmp_path / "out/run_card.json").read_text())
     assert card["model_file"]["name"] == "dots.safetensors" and len(card["model_file"]["sha256"]) == 64
     assert card["images"] == 12 and card["codec_options"]["min_parts"] == 2 and card["protocol"] == "all"
-    results = json.loads((tmp_path / "out/results.json").read_text())
+    results = json.loads((tmp_path / "out/coco_results.json").read_text())
     assert results == report.results and set(results[0]) == {"image_id", "category_id", "keypoints", "score"}
     assert "AP50" in report.table() and "bottom" in report.keypoint_table()
 
@@ -45,7 +45,7 @@ def test_images_without_detections_are_no_error(poles, tmp_path):
     blind = Predictor(dot_model(peak_threshold=5.0))
     report = evaluate(blind, poles / "poles.json", poles / "images", tmp_path)
     assert report.metrics["AP"] == 0 and report.results == []
-    assert json.loads((tmp_path / "results.json").read_text()) == []
+    assert json.loads((tmp_path / "coco_results.json").read_text()) == []
     assert all(row["oks"] == 0 for row in report.per_image)
 
 
