@@ -53,7 +53,11 @@ def random_batch() -> dict:
     keypoints[..., :2] = keypoints[..., :2] * 80 + torch.rand(BATCH, PEOPLE, 1, 2, generator=generator) * (SIZE - 80)
     keypoints[..., 2] = 2
     images = torch.randint(0, 256, (BATCH, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
-    return {"images": images, "keypoints": keypoints, "mask": torch.ones(BATCH, SIZE // 4, SIZE // 4, dtype=torch.uint8)}
+    return {
+        "images": images,
+        "keypoints": keypoints,
+        "mask": torch.ones(BATCH, SIZE // 4, SIZE // 4, dtype=torch.uint8),
+    }
 
 
 if __name__ == "__main__":

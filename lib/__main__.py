@@ -23,7 +23,10 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m lib [--debug] COMMAND [--help]\n\n" + "\n".join(f"  {c:10} {t[2]}" for c, t in COMMANDS.items()))
+        print(
+            "usage: python -m lib [--debug] COMMAND [--help]\n\n"
+            + "\n".join(f"  {c:10} {t[2]}" for c, t in COMMANDS.items())
+        )
         return 0
     debug = arguments[0] == "--debug"
     command, *rest = arguments[debug:] or ["?"]

@@ -106,7 +106,8 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
     """Everything someone needs to get the same figures again."""
     return {
         "model": predictor.metadata,
-        "model_file": predictor.source and {"name": Path(predictor.source).name, "sha256": file_sha256(predictor.source)},
+        "model_file": predictor.source
+        and {"name": Path(predictor.source).name, "sha256": file_sha256(predictor.source)},
         "provider": predictor.provider,
         "codec_options": predictor.codec.options,
         "flip_test": predictor.flip_test,

@@ -21,7 +21,7 @@ from lib import ROOT
 from lib.checkpoints import Model, load_weights
 from lib.codecs import CODECS
 from lib.data.augment import Augment, ColorJitter
-from lib.data.coco import category_named, find_split, insert_neck, read_coco
+from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco
 from lib.data.dataset import CocoKeypoints, collate, worker_init
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
@@ -109,7 +109,9 @@ class PoseModule(lightning.LightningModule):
                                      "warmup_steps")  # fmt: skip
         size = len(images)
         self.log("train_loss", total.detach(), prog_bar=True, on_step=False, on_epoch=True, batch_size=size)
-        self.log_dict({f"train_{k}": v.detach() for k, v in losses.items()}, on_step=False, on_epoch=True, batch_size=size)
+        self.log_dict(
+            {f"train_{k}": v.detach() for k, v in losses.items()}, on_step=False, on_epoch=True, batch_size=size
+        )
         return total
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
@@ -183,13 +185,14 @@ class PoseData(lightning.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.input_size, self.keep_aspect_ratio = input_size, keep_aspect_ratio
+        self.input_size, self.keep_aspect_ratio, self.category = input_size, keep_aspect_ratio, category
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         shared = dict(category=category, input_size=input_size, keep_aspect_ratio=keep_aspect_ratio,
                       mask_stride=mask_stride, mask_unlabelled=mask_unlabelled, min_area=min_area, max_area=max_area,
                       seed=seed)  # fmt: skip
-        self.train_coco, images = _find(data_dir, "train", train_annotations, train_images, category, neck)
-        self.train_set = CocoKeypoints(self.train_coco, images, augment=augment, limit=limit_train, **shared)
+        self._train_source = (data_dir, "train", train_annotations, train_images, category, neck)
+        train_coco, images = _find(*self._train_source)
+        self.train_set = CocoKeypoints(train_coco, images, augment=augment, limit=limit_train, **shared)
         val_coco, images = _find(data_dir, "val", val_annotations, val_images, category, neck)
         self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **shared)
         self.skeleton = self.train_set.skeleton
@@ -197,6 +200,10 @@ class PoseData(lightning.LightningDataModule):
             raise ValueError(f"training annotations have {self.skeleton.num_keypoints} keypoints, validation annotations "
                              f"{self.val_set.skeleton.num_keypoints}: they must be the same")  # fmt: skip
         self.scorer = CocoScorer(val_coco, self.skeleton, category, self.val_set.image_ids.tolist())
+
+    def read_train(self) -> CocoFile:
+        """The training annotations, read again: kept in memory, COCO's would fill two gigabytes in every worker."""
+        return _find(*self._train_source)[0]
 
     def train_dataloader(self) -> DataLoader:
         sampler = _EpochSampler(self.train_set, self.seed, self.trainer)
@@ -251,7 +258,7 @@ def at_epoch(values: Mapping[int, float], epoch: int) -> float:
 
 
 def fastest_precision(accelerator: str = "auto") -> str:
-    """"bf16-mixed" where the device computes in bfloat16 (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), else "32-true"."""
+    """ "bf16-mixed" where the device computes in bfloat16 (GPUs since Ampere, CPUs with AVX512-BF16 or AMX), else "32-true"."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     return "bf16-mixed" if _cpu_has_bf16() else "32-true"

@@ -64,7 +64,7 @@ class People:
 
     def __getitem__(self, which) -> People:
         """A subset of the people, by slice, mask or index array."""
-        pick = lambda values: None if values is None else values[which]  # noqa: E731
+        pick = lambda values: None if values is None else values[which]
         return People(self.keypoints[which], self.scores[which], pick(self.boxes), pick(self.ids))
 
     @classmethod

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from lib.data.coco import CocoFile
 from lib.data.dataset import collate
 from lib.learner import PoseData, PoseModule, decode_batch, fastest_precision
 from lib.metrics import CocoScorer
@@ -58,7 +59,8 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
     """
     dataset = copy.copy(data.train_set)
     dataset.augment = None
-    chosen = easy_images(data, images, max_people, min_area)
+    coco = data.read_train()
+    chosen = easy_images(coco, data.train_set.image_ids.tolist(), images, max_people, min_area)
     batch = collate([dataset[i] for i in chosen])
     report = Preflight(image_ids=batch["image_ids"].tolist())
     learner = copy.deepcopy(learner).to(memory_format=torch.channels_last).train()
@@ -68,18 +70,18 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
                                "look at the boxes, the input size and the visibilities")  # fmt: skip
     _overfit(learner, batch, steps, learning_rate, report)
     if np.isfinite(report.losses[-1]):
-        _judge(learner, batch, data, target, report)
+        _judge(learner, batch, CocoScorer(coco, data.skeleton, data.category, report.image_ids), target, report)
     return report
 
 
-def easy_images(data: PoseData, count: int, max_people: int, min_area: float) -> list[int]:
-    """Indices of the first training images whose people are all large and at most `max_people`."""
+def easy_images(coco: CocoFile, image_ids: list[int], count: int, max_people: int, min_area: float) -> list[int]:
+    """Places in `image_ids` of the first images whose people are all large and at most `max_people`."""
     people: dict[int, list] = {}
-    for a in data.train_coco.annotations:
+    for a in coco.annotations:
         people.setdefault(a.image_id, []).append(a)
-    sizes = {image.id: image.width * image.height for image in data.train_coco.images}
+    sizes = {image.id: image.width * image.height for image in coco.images}
     chosen = []
-    for index, image_id in enumerate(data.train_set.image_ids.tolist()):
+    for index, image_id in enumerate(image_ids):
         here = people.get(image_id, [])
         if 1 <= len(here) <= max_people and all(
             not a.iscrowd and a.num_keypoints and a.area >= min_area * sizes[image_id] for a in here
@@ -87,7 +89,7 @@ def easy_images(data: PoseData, count: int, max_people: int, min_area: float) ->
             chosen.append(index)
         if len(chosen) == count:
             return chosen
-    raise ValueError(f"only {len(chosen)} of {len(data.train_set)} images hold 1 to {max_people} people larger than "
+    raise ValueError(f"only {len(chosen)} of {len(image_ids)} images hold 1 to {max_people} people larger than "
                      f"{min_area:.0%} of the image, {count} are wanted: lower images or min_area")  # fmt: skip
 
 
@@ -121,13 +123,12 @@ def _overfit(learner: PoseModule, batch: dict, steps: int, learning_rate: float,
 
 
 @torch.inference_mode()
-def _judge(learner: PoseModule, batch: dict, data: PoseData, target: float, report: Preflight) -> None:
+def _judge(learner: PoseModule, batch: dict, scorer: CocoScorer, target: float, report: Preflight) -> None:
     maps = learner.eval().network(batch["images"].float())
     flat = [name for name, m in maps.items() if float(m.abs().max()) < 1e-3]
     if flat:
         report.failures.append(f"the network answers only zeros in {', '.join(flat)}")
     report.results = decode_batch(maps, batch, learner.codec)
-    scorer = CocoScorer(data.train_coco, data.skeleton, image_ids=report.image_ids)
     report.metrics = scorer(report.results)
     if report.metrics["AP50"] < target:
         report.failures.append(f"AP50 on the images it should know by heart is {report.metrics['AP50']:.2f}, "

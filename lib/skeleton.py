@@ -194,7 +194,9 @@ def _check(s: Skeleton) -> None:
     for what in ("limbs", "flip_pairs"):
         for pair in getattr(s, what):
             if not all(0 <= end < k for end in pair) or pair[0] == pair[1]:
-                raise ValueError(f"skeleton {s.name!r} has {k} keypoints, {what} {pair} is not a pair of them (0-based)")
+                raise ValueError(
+                    f"skeleton {s.name!r} has {k} keypoints, {what} {pair} is not a pair of them (0-based)"
+                )
     if len({frozenset(limb) for limb in s.limbs}) != len(s.limbs):
         raise ValueError(f"skeleton {s.name!r} lists a limb twice")
     ends = [end for pair in s.flip_pairs for end in pair]

@@ -87,7 +87,9 @@ def run(arguments: list[str], exit_on_error: bool = True) -> TrainingRun:
     cli = _parse(arguments, exit_on_error)
     out_dir, last = ROOT / cli.config.out_dir, ROOT / cli.config.out_dir / "last.ckpt"
     if last.exists() and not cli.config.resume:
-        raise FileExistsError(f"{out_dir} holds a training run: pass resume (--resume=true) to go on, or another out_dir")
+        raise FileExistsError(
+            f"{out_dir} holds a training run: pass resume (--resume=true) to go on, or another out_dir"
+        )
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "recipe.yaml").write_text(cli.parser.dump(cli.config))
     history = History(out_dir, live=cli.config.live)
@@ -223,7 +225,9 @@ class _Cli(LightningCLI):
         self.config_init.trainer.precision = options.precision
         self.config_init.trainer.default_root_dir = str(out_dir)
         # one file that is written beside and moved: the run always has a whole one to resume from
-        last = ModelCheckpoint(out_dir, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True)
+        last = ModelCheckpoint(
+            out_dir, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
+        )
         bar = [TQDMProgressBar(refresh_rate=10)] if options.enable_progress_bar is not False else []
         self.config_init.trainer.callbacks = [last, *bar]
         self.config_init.trainer.num_sanity_val_steps = options.num_sanity_val_steps or 0

@@ -112,7 +112,9 @@ def test_per_keypoint_table_by_hand():
     matches = scorer.match(people_to_results(People(predicted[None], [1.0]), 1))
     nose, left, right, ear = scorer.per_keypoint(matches)[:4]
     assert nose["similarity"] == pytest.approx(1) and nose["error"] == pytest.approx(0) and nose["found"] == 1
-    assert left["similarity"] == pytest.approx(np.exp(-9 / 8)) and left["error"] == pytest.approx(3) and left["found"] == 0
+    assert (
+        left["similarity"] == pytest.approx(np.exp(-9 / 8)) and left["error"] == pytest.approx(3) and left["found"] == 0
+    )
     assert right["similarity"] == 0 and right["labelled"] == 1 and np.isnan(right["error"])
     assert ear["labelled"] == 0
 
