@@ -136,26 +136,9 @@ class Skeleton:
     @classmethod
     def from_yaml(cls, path: str | Path) -> Skeleton:
         """Read name, keypoints, limbs as pairs of names (or indices), and optionally flip_pairs and sigmas (by name)."""
-        data = yaml.safe_load(Path(path).read_text())
-        if not isinstance(data, dict) or not {"name", "keypoints", "limbs"} <= data.keys():
-            raise ValueError(f"{path}: a skeleton file needs the keys name, keypoints and limbs")
-        names = list(data["keypoints"])
-
-        def pairs(key: str) -> list[tuple[int, int]]:
-            try:
-                return [tuple(names.index(end) if isinstance(end, str) else end for end in pair) for pair in data[key]]
-            except ValueError as error:
-                raise ValueError(f"{path}: {key}: {error}; the keypoints are {', '.join(names)}") from None
-
-        sigmas = data.get("sigmas") or _sigmas_by_name(names)
-        if isinstance(sigmas, dict):
-            if set(sigmas) != set(names):
-                raise ValueError(f"{path}: sigmas must name every keypoint once; differing: {set(sigmas) ^ set(names)}")
-            sigmas = [sigmas[name] for name in names]
-        flips = pairs("flip_pairs") if "flip_pairs" in data else flip_pairs_by_name(names)
         try:
-            return cls(data["name"], names, pairs("limbs"), flips, sigmas)
-        except ValueError as error:
+            return cls(**_from_yaml(yaml.safe_load(Path(path).read_text())))
+        except (ValueError, TypeError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: {error}") from None
 
     def to_dict(self) -> dict:
@@ -185,6 +168,34 @@ def _sigmas_by_name(names: Sequence[str]) -> list[float]:
         warnings.warn(f"no sigma known for {', '.join(unknown)}: OKS uses {UNKNOWN_SIGMA} for each; "
                       "add `sigmas` to the category to set your own", stacklevel=3)  # fmt: skip
     return [UNKNOWN_SIGMA if sigma is None else sigma for sigma in found.values()]
+
+
+def _from_yaml(data) -> dict:
+    if not isinstance(data, dict) or not {"name", "keypoints", "limbs"} <= data.keys():
+        raise ValueError("a skeleton file needs the keys name, keypoints and limbs")
+    for key in ("keypoints", "limbs"):
+        if not isinstance(data[key], list):
+            raise ValueError(f"{key} must be a list, got {data[key]!r}")
+    names = data["keypoints"]
+    sigmas = data.get("sigmas") or _sigmas_by_name(names)
+    if isinstance(sigmas, dict):
+        if set(sigmas) != set(names):
+            raise ValueError(f"sigmas must name every keypoint once; differing: {set(sigmas) ^ set(names)}")
+        sigmas = [sigmas[name] for name in names]
+    flips = _pairs(data, "flip_pairs", names) if "flip_pairs" in data else flip_pairs_by_name(names)
+    return dict(name=data["name"], keypoints=names, limbs=_pairs(data, "limbs", names), flip_pairs=flips, sigmas=sigmas)
+
+
+def _pairs(data: dict, key: str, names: list[str]) -> list[tuple[int, int]]:
+    pairs = []
+    for pair in data[key]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise ValueError(f"{key}: {pair!r} is not a pair of keypoints")
+        unknown = [end for end in pair if isinstance(end, str) and end not in names]
+        if unknown:
+            raise ValueError(f"{key}: {unknown[0]!r} is not in list; the keypoints are {', '.join(names)}")
+        pairs.append(tuple(names.index(end) if isinstance(end, str) else end for end in pair))
+    return pairs
 
 
 def _check(s: Skeleton) -> None:

@@ -14,8 +14,6 @@ CRANE = {
     "sigmas": {"base": 0.05, "left_jib": 0.06, "right_jib": 0.06, "hook": 0.07},
 }
 
-RAW = pytest.mark.xfail(strict=True, reason="from_yaml lets the parser's and Python's own errors through")
-
 
 def skeleton(**changes) -> Skeleton:
     fields = {"name": "toy", "keypoints": ["a", "left_b", "right_b"], "limbs": [(0, 1), (0, 2)], "flip_pairs": [(1, 2)],
@@ -191,10 +189,10 @@ class TestFromYaml:
 
     @pytest.mark.parametrize("text", [
         "name: x\nkeypoints: [a, b]\nlimbs: [[a, b, a]]\nsigmas: [0.1, 0.1]\n",
-        pytest.param("name: [unclosed", marks=RAW),
-        pytest.param("name: x\nkeypoints:\nlimbs: []\n", marks=RAW),
-        pytest.param("name: x\nkeypoints: [a, b]\nlimbs: [3]\n", marks=RAW),
-        pytest.param("name: x\nkeypoints: [a, b]\nlimbs:\n", marks=RAW),
+        "name: [unclosed",
+        "name: x\nkeypoints:\nlimbs: []\n",
+        "name: x\nkeypoints: [a, b]\nlimbs: [3]\n",
+        "name: x\nkeypoints: [a, b]\nlimbs:\n",
     ])  # fmt: skip
     @pytest.mark.filterwarnings("ignore:no sigma known")
     def test_broken_yaml_is_one_error_that_names_the_file(self, tmp_path, text):
