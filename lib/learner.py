@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from lib import ROOT
 from lib.checkpoints import Model, load_weights
-from lib.codecs import CODECS
+from lib.codecs import CODECS, Codec
 from lib.data.augment import Augment, ColorJitter
 from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco
 from lib.data.dataset import CocoKeypoints, collate, worker_init
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
-from lib.people import invert_affine
+from lib.people import People, invert_affine
 from lib.skeleton import Skeleton
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
@@ -73,7 +73,7 @@ class PoseModule(lightning.LightningModule):
         self.schedule, self.warmup_steps = schedule, warmup_steps
         self.stdev = stdev
         self.jitter = ColorJitter(*color_jitter)
-        self._scores: list[dict] = []
+        self._results: list[dict] = []
 
     def configure_optimizers(self):
         options = {"momentum": 0.9} if self.optimizer == "sgd" else {}
@@ -119,10 +119,10 @@ class PoseModule(lightning.LightningModule):
         maps = {name: m.float() for name, m in self.network(batch["images"].float()).items()}
         losses = self.network.loss(maps, targets)
         self.log("val_loss", sum(losses.values()), batch_size=len(batch["images"]), sync_dist=True)
-        self._scores += decode_batch(maps, batch, self.codec)
+        self._results += to_results(decode(maps, self.codec), batch)
 
     def on_validation_epoch_end(self):
-        results, self._scores = self._scores, []
+        results, self._results = self._results, []
         if torch.distributed.is_initialized():
             parts = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, results)
@@ -242,14 +242,18 @@ class _EpochSampler(DistributedSampler):
         return super().__iter__()
 
 
-def decode_batch(maps: Mapping[str, torch.Tensor], batch: dict, codec) -> list[dict]:
-    """COCO results of one batch: decode every image and bring its people back to the original image's pixels."""
+def decode(maps: Mapping[str, torch.Tensor], codec: Codec) -> list[People]:
+    """The people of every image of a batch, in pixels of the network's input."""
     arrays = {name: m.float().cpu().numpy() for name, m in maps.items()}
-    results = []
-    for n, (image_id, affine) in enumerate(zip(batch["image_ids"].tolist(), batch["affines"].cpu().numpy())):
-        people = codec.decode({name: m[n] for name, m in arrays.items()})
-        results += people_to_results(people.warped(invert_affine(affine)), image_id)
-    return results
+    return [codec.decode({name: m[n] for name, m in arrays.items()}) for n in range(len(next(iter(arrays.values()))))]
+
+
+def to_results(people: list[People], batch: dict) -> list[dict]:
+    """COCO results of the people of a batch, brought back to the pixels of the original images."""
+    rows = zip(people, batch["image_ids"].tolist(), batch["affines"].cpu().numpy())
+    return [
+        r for found, image_id, affine in rows for r in people_to_results(found.warped(invert_affine(affine)), image_id)
+    ]
 
 
 def at_epoch(values: Mapping[int, float], epoch: int) -> float:

@@ -11,8 +11,9 @@ from tqdm.auto import tqdm
 
 from lib.data.coco import CocoFile
 from lib.data.dataset import collate
-from lib.learner import PoseData, PoseModule, decode_batch, fastest_precision
+from lib.learner import PoseData, PoseModule, decode, fastest_precision, to_results
 from lib.metrics import CocoScorer
+from lib.people import People
 
 
 @dataclass
@@ -24,14 +25,16 @@ class Preflight:
         losses: total loss after every step.
         metrics: COCO figures on the images it learned.
         image_ids: the images.
-        results: COCO results on them.
+        inputs: (N, H, W, 3) uint8, the images as the network saw them.
+        people: what it finds in each of them afterwards, in pixels of `inputs`.
     """
 
     losses: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
     image_ids: list[int] = field(default_factory=list)
-    results: list[dict] = field(default_factory=list)
+    inputs: np.ndarray | None = None
+    people: list[People] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -62,7 +65,7 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
     coco = data.read_train()
     chosen = easy_images(coco, data.train_set.image_ids.tolist(), images, max_people, min_area)
     batch = collate([dataset[i] for i in chosen])
-    report = Preflight(image_ids=batch["image_ids"].tolist())
+    report = Preflight(image_ids=batch["image_ids"].tolist(), inputs=batch["images"].permute(0, 2, 3, 1).numpy())
     learner = copy.deepcopy(learner).to(memory_format=torch.channels_last).train()
     targets = learner.targets(batch)
     if not targets_say_something(targets):
@@ -128,8 +131,8 @@ def _judge(learner: PoseModule, batch: dict, scorer: CocoScorer, target: float, 
     flat = [name for name, m in maps.items() if float(m.abs().max()) < 1e-3]
     if flat:
         report.failures.append(f"the network answers only zeros in {', '.join(flat)}")
-    report.results = decode_batch(maps, batch, learner.codec)
-    report.metrics = scorer(report.results)
+    report.people = decode(maps, learner.codec)
+    report.metrics = scorer(to_results(report.people, batch))
     if report.metrics["AP50"] < target:
         report.failures.append(f"AP50 on the images it should know by heart is {report.metrics['AP50']:.2f}, "
                                f"not {target}: train more steps, or look at maps and decoding thresholds")  # fmt: skip

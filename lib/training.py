@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning
 import matplotlib.pyplot as plt
 import yaml
@@ -30,7 +31,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lib import ROOT
 from lib.checkpoints import save_model
-from lib.draw import plot_history
+from lib.draw import draw_people, grid, plot_history
 from lib.learner import PoseData, PoseModule, fastest_precision
 from lib.models.trt_pose_recipe import recipe_from_upstream
 from lib.preflight import preflight
@@ -99,10 +100,19 @@ def run(arguments: list[str], exit_on_error: bool = True) -> TrainingRun:
 
 
 def check(arguments: list[str]) -> int:
-    """`python -m lib preflight --config RECIPE …`: the options of `train`; exit status 1 when the preflight fails."""
-    cli = _parse([*arguments, "--out_dir", "runs/preflight"], exit_on_error=True)
+    """`python -m lib preflight --config RECIPE …`: the options of `train`; exit status 1 when the preflight fails.
+
+    The images it learned by heart, with the people it then finds, are drawn into `out_dir` (runs/preflight).
+    """
+    cli = _parse(["--out_dir", "runs/preflight", *arguments], exit_on_error=True)
     report = preflight(cli.model, cli.datamodule)
     print(report)
+    if report.people:
+        picture = ROOT / cli.config.out_dir / "preflight.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        sheet = grid([draw_people(i, p, cli.datamodule.skeleton) for i, p in zip(report.inputs, report.people)])
+        cv2.imwrite(str(picture), sheet[..., ::-1])
+        print(f"pictures: {picture}")
     return 0 if report.passed else 1
 
 

@@ -1,6 +1,7 @@
 """Training: recipes are checked, a resumed run equals an uninterrupted one, the best weights and the history are kept."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lib import ROOT
 from lib.checkpoints import load_model
+from lib.data.coco import find_split, insert_neck_file
 from lib.data.synthetic import write_dataset
 from lib.learner import PoseModule, at_epoch, fastest_precision
 from lib.preflight import preflight
@@ -123,6 +125,27 @@ def test_every_recipe_builds(recipe, small):
     assert learner.network.stride == learner.codec.stride == data.train_set.mask_stride
     h, w = data.input_size
     assert h % learner.network.input_multiple == w % learner.network.input_multiple == 0
+
+
+def test_an_upstream_configuration_trains(small, tmp_path):
+    annotations, images = find_split(small["data.data_dir"], "train")
+    neck = insert_neck_file(annotations, tmp_path / "neck.json")
+    dataset = {"images_dir": str(images), "annotations_file": str(neck), "category_name": "person",
+               "image_shape": [64, 64], "target_shape": [16, 16], "random_angle": [-0.2, 0.2],
+               "random_scale": [0.5, 2.0], "random_translate": [-0.2, 0.2]}  # fmt: skip
+    loader = {"batch_size": 4, "shuffle": True, "num_workers": 0}
+    config = {"train_dataset": dataset, "test_dataset": dataset, "train_loader": loader, "test_loader": loader,
+              "stdev_schedule": {"0": 0.05, "1": 0.025}, "lr_schedule": {"0": 1e-3, "1": 1e-4},
+              "color_jitter": {"brightness": 0.05, "contrast": 0.05, "saturation": 0.05, "hue": 0.01}, "epochs": 2,
+              "model": {"name": "resnet18_baseline_att", "kwargs": {"cmap_channels": 18, "paf_channels": 42,
+                        "upsample_channels": 16, "num_upsample": 3, "pretrained": False}},
+              "optimizer": {"name": "Adam", "kwargs": {"lr": 1e-3}}, "mask_unlabeled": True}  # fmt: skip
+    recipe = tmp_path / "upstream.json"
+    recipe.write_text(json.dumps(config))
+    run = train(recipe, tmp_path / "run", {"trainer.precision": "32-true", "trainer.enable_progress_bar": False})
+    assert len(run.history) == 2 and run.history[-1]["learning_rate"] == pytest.approx(1e-4)
+    assert run.learner.codec.stdev == 0.025
+    assert load_model(run.best).network.options["upsample_channels"] == 16
 
 
 def test_preflight_passes_on_learnable_data_and_leaves_the_module_alone(small):
