@@ -216,7 +216,7 @@ def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
 
 
 def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: float | Sequence[float] = 0.1,
-             colours: int = 128) -> Path:  # fmt: skip
+             colours: int = 256) -> Path:  # fmt: skip
     """Write an endless GIF; all frames share one palette, which keeps it small and free of flicker.
 
     Args:
@@ -233,8 +233,9 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: 
     if len(durations) != len(frames):
         raise ValueError(f"{path}: {len(frames)} frames but {len(durations)} durations")
     sample = Image.fromarray(np.concatenate([np.asarray(f)[::2, ::2] for f in frames[:: max(1, len(frames) // 8)]]))
-    shared = sample.quantize(colours, method=Image.Quantize.MEDIANCUT)
-    images = [Image.fromarray(frame).quantize(palette=shared, dither=Image.Dither.NONE) for frame in frames]
+    # without the rounds of k-means the few saturated pixels of a field get the brown of the picture around them
+    shared = sample.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=3)
+    images = [Image.fromarray(frame).quantize(palette=shared) for frame in frames]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.gif")
