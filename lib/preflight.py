@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,7 +48,7 @@ class Preflight:
                 f"loss {self.losses[0]:.4g} → {self.losses[-1]:.4g}{score})")  # fmt: skip
 
 
-def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int = 300, learning_rate: float = 1e-3,
+def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int = 150, learning_rate: float = 1e-3,
               max_people: int = 3, min_area: float = 0.03, target: float = 0.9) -> Preflight:  # fmt: skip
     """Overfit a few training images without augmentation, with a copy of the network, and judge the people it then finds.
 
@@ -55,7 +56,7 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
         learner, data: as for training; both stay untouched.
         images: how many; the first whose people are few and large are taken.
         steps: batches of all images together.
-        learning_rate: for Adam; falls to zero along a cosine.
+        learning_rate: for Adam; rises over a tenth of the steps, then falls along a cosine.
         max_people: per image.
         min_area: area of the smallest person, as a fraction of the image.
         target: AP50 on these images that counts as learnt.
@@ -103,7 +104,11 @@ def targets_say_something(targets: dict[str, torch.Tensor]) -> bool:
 
 def _overfit(learner: PoseModule, batch: dict, steps: int, learning_rate: float, report: Preflight) -> None:
     optimizer = torch.optim.Adam(learner.parameters(), lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate / 100)
+    # without the gentle start a fresh head can fall into answering zero everywhere and stay there
+    rise = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, 0.505 + 0.495 * math.cos(math.pi * step / steps))
+    )
     images = batch["images"].float()
     bar = tqdm(range(steps), desc="preflight", unit="step")
     for _ in bar:
