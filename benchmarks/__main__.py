@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
+
+import cv2
+import numba
+import onnxruntime
+import torch
 
 
 def main(names: list[str]) -> int:
@@ -16,12 +20,14 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "numba", "opencv-python-headless", "onnxruntime-gpu"))
+    packages = ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, numba, cv2, onnxruntime))
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, {packages}")
+    failed = False
     for name in names or known:
         print(f"\n== {name}", flush=True)
-        import_module(f"benchmarks.{name}").main()
-    return 0
+        # each in a process of its own: they choose their threads differently
+        failed |= subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode != 0
+    return int(failed)
 
 
 if __name__ == "__main__":
