@@ -21,7 +21,8 @@ test: data
 	$(PYTHON) -m pytest tests build/notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 lab: $(STAMP)
-	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) notebooks/00_start_here.ipynb
+	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) --LabApp.news_url= \
+	    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks/00_start_here.ipynb
 
 bench: $(STAMP)
 	$(PYTHON) -m benchmarks

@@ -21,6 +21,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for an error it can name, 2 for a command it does not know."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(

@@ -1,6 +1,8 @@
 """Part affinity fields (Cao et al. 2017, arXiv:1611.08050): one heatmap per keypoint, one vector field per limb.
 
-The defaults are trt_pose's targets. The common variants of the method are options.
+The defaults are trt_pose's targets. The common variants of the method are options. One thing of the original is left out:
+its training places a keypoint at (y + 0.5)/(H + 1) of the image and its decoder reads it at /H, up to a pixel apart at the
+far border. Here both directions use the pixel convention of `lib.people`.
 """
 
 from __future__ import annotations
