@@ -43,7 +43,9 @@ def test_a_run_leaves_the_best_weights_and_its_history(small, tmp_path):
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(small, tmp_path, monkeypatch):
+    small = small | {"model.stdev": {"0": 0.06, "2": 0.03}}
     whole = train(MINI, tmp_path / "whole", small)
+    assert whole.learner.codec.stdev == 0.03
     step = PoseModule.training_step
 
     def fail_in_the_third_epoch(self, batch, index):
