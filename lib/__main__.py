@@ -12,7 +12,7 @@ COMMANDS = {
     "synthetic": ("lib.data.synthetic", "write_dataset", "render a dataset of synthetic people"),
     "neck": ("lib.data.coco", "insert_neck_file", "copy a COCO file and insert a neck keypoint"),
     "preflight": ("lib.training", "check", "overfit eight images before a long training"),
-    "train": ("lib.training", "run", "train as a recipe says"),
+    "train": ("lib.training", "main", "train as a recipe says"),
     "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
     "predict": ("lib.predict", "predict", "find and draw people in images"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),

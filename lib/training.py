@@ -80,11 +80,18 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
     """
     arguments = _arguments(recipe, out_dir, overrides)
     arguments += [f"--resume={str(resume).lower()}", f"--live={str(live).lower()}"]
-    return run(arguments, exit_on_error=False)
+    return _run(arguments, exit_on_error=False)
 
 
-def run(arguments: list[str], exit_on_error: bool = True) -> TrainingRun:
-    """Train as the command line says; see `train`."""
+def main(arguments: list[str]) -> int:
+    """`python -m lib train --config RECIPE --out_dir RUN [--data.batch_size=8 …] [--resume=true]`."""
+    finished = _run(arguments, exit_on_error=True)
+    best = max(finished.history, key=lambda row: row["AP"])
+    print(f"best AP {best['AP']:.3f} in epoch {best['epoch']}: {finished.best}")
+    return 0
+
+
+def _run(arguments: list[str], exit_on_error: bool) -> TrainingRun:
     cli = _parse(arguments, exit_on_error)
     out_dir, last = ROOT / cli.config.out_dir, ROOT / cli.config.out_dir / "last.ckpt"
     if last.exists() and not cli.config.resume:
