@@ -100,7 +100,8 @@ class PoseModule(lightning.LightningModule):
         self.log("learning_rate", rate)
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.trainer.datamodule.seed * 1_000_003 + self.global_step)
+        seed = self.trainer.datamodule.seed * 1_000_003 + self.global_rank * 1_000_000_007 + self.global_step
+        generator = torch.Generator().manual_seed(seed)
         images = self.jitter(batch["images"], generator)
         losses = self.losses(images, batch)
         total = sum(losses.values())
