@@ -99,11 +99,24 @@ def _run(arguments: list[str], exit_on_error: bool) -> TrainingRun:
             f"{out_dir} holds a training run: pass resume (--resume=true) to go on, or another out_dir"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "recipe.yaml").write_text(cli.parser.dump(cli.config))
+    _keep_recipe(out_dir / "recipe.yaml", cli.parser.dump(cli.config), resumed=last.exists())
     history = History(out_dir, live=cli.config.live)
     cli.trainer.callbacks.insert(0, history)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     return TrainingRun(out_dir, history.rows, cli.model, cli.datamodule)
+
+
+def _keep_recipe(path: Path, recipe: str, resumed: bool) -> None:
+    """Write the recipe beside its run; a run that is resumed must go on with the network it began with."""
+    if resumed and path.exists():
+        begun, now = (yaml.safe_load(text)["model"]["network"] for text in (path.read_text(), recipe))
+        if begun != now:
+            raise ValueError(
+                f"{path.parent} trains the network {begun}, not {now}: resume with the same one, or choose another out_dir"
+            )
+    beside = path.with_name(".recipe.yaml.part")
+    beside.write_text(recipe)
+    beside.replace(path)
 
 
 def check(arguments: list[str]) -> int:
@@ -237,8 +250,8 @@ class _Cli(LightningCLI):
         if options.precision is None:
             options.precision = fastest_precision(options.accelerator)
         if options.logger is None:
-            self.config_init.trainer.logger = [CSVLogger(out_dir, "logs", version=0),
-                                               TensorBoardLogger(out_dir, "logs", version=0)]  # fmt: skip
+            self.config_init.trainer.logger = [CSVLogger(out_dir, "logs"),
+                                               TensorBoardLogger(out_dir, "logs")]  # fmt: skip
         self.config_init.trainer.precision = options.precision
         self.config_init.trainer.default_root_dir = str(out_dir)
         # one file that is written beside and moved: the run always has a whole one to resume from

@@ -66,6 +66,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(small, tmp_path, monkeypat
         assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}
 
 
+def test_resuming_needs_the_same_network_and_keeps_what_was_there(small, tmp_path):
+    small = small | {"trainer.max_epochs": 1}
+    train(MINI, tmp_path / "run", small)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="resnet34"):
+        train(MINI, tmp_path / "run", small | {"model.network.trunk": "resnet34"}, resume=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    train(MINI, tmp_path / "run", small | {"trainer.max_epochs": 2}, resume=True)
+    logs = [p for p in before if "logs" in p.parts]
+    assert logs and all(p.read_bytes() == before[p] for p in logs)
+
+
 def test_the_result_does_not_depend_on_the_number_of_workers(small, tmp_path):
     runs = [train(MINI, tmp_path / str(n), small | {"data.num_workers": n, "trainer.max_epochs": 2}) for n in (0, 2)]
     assert runs[0].history[-1]["train_loss"] == runs[1].history[-1]["train_loss"]
