@@ -12,15 +12,16 @@ from lib import ROOT
 
 # a module may import from its own floor and from those below; packages count as one
 FLOORS = {
-    "skeleton": 1, "people": 1, "weights": 1,
+    "skeleton": 1, "people": 1, "weights": 1, "files": 1,
     "codecs": 2, "data": 2, "draw": 2, "skeleton_layout": 2, "metrics": 2,
+    "exchange": 2, "doctor": 2, "prepare": 2,
     "models": 3, "checkpoints": 3, "environment": 3,
     "training": 4, "learner": 4, "preflight": 4, "predict": 4, "export": 4, "export_tensorrt": 4, "runtime": 4,
-    "parity": 4, "evaluate": 4,
+    "parity": 4, "evaluate": 4, "annotate": 4,
     "book": 5, "book_plan": 5, "book_kernel": 5, "book_report": 5, "book_math": 5, "__main__": 5,
 }  # fmt: skip
 MODULES = sorted((ROOT / "lib").rglob("*.py"))
-MAX_FILE_BYTES, MAX_LIB_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12 * 2**20, 6000, 350, 60
+MAX_FILE_BYTES, MAX_LIB_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12 * 2**20, 9000, 350, 60
 
 
 def floor_name(path: Path) -> str:

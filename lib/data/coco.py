@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from lib import files
 from lib.skeleton import Skeleton
 
 Number = int | float
@@ -124,7 +124,7 @@ def read_coco(path: str | Path, category: str | None = None) -> CocoFile:
 def write_coco(path: str | Path, coco: CocoFile) -> Path:
     """Check and write a COCO file: first beside, then moved into place, so that no half-written file is ever seen."""
     check_coco(coco, path)
-    return _write(path, coco)
+    return files.write(path, msgspec.json.encode(coco))
 
 
 def check_coco(coco: CocoFile, path: str | Path | None = None) -> None:
@@ -231,7 +231,7 @@ def insert_neck_file(source: str | Path, target: str | Path, category: str = "pe
             old["keypoints"] = new.keypoints
     for old, new in zip(content["categories"], coco.categories, strict=True):
         old.update(_as_dict(new))
-    return _write(target, content)
+    return files.write(target, msgspec.json.encode(content))
 
 
 def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
@@ -318,18 +318,6 @@ def _decode(path: Path, kind: type):
         raise ValueError(f"{path}: not a COCO keypoint file: {error}") from None
     except msgspec.DecodeError as error:
         raise ValueError(f"{path}: not a JSON file (NaN and Infinity are not JSON either): {error}") from None
-
-
-def _write(path: str | Path, content) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(msgspec.json.encode(content))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
 
 
 def _as_dict(struct: Struct) -> dict:

@@ -1,0 +1,65 @@
+"""Files: written beside and moved into place, and never outside the folder they belong to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+
+@contextmanager
+def beside(path: str | Path) -> Iterator[Path]:
+    """A path in the same folder to write to; it becomes `path` when the block ends, and is removed when it fails.
+
+    Whoever reads `path` sees the old file or the new one, never half of one. The suffix is kept, so that libraries which
+    choose a format by it do the same. What a killed process left behind is removed by the next writer of the same file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{_escaped(path.stem)}.*.part{_escaped(path.suffix)}"):
+        pid = left.name.removesuffix(f".part{path.suffix}").rpartition(".")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            left.unlink(missing_ok=True)
+    writing = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield writing
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)
+
+
+def write(path: str | Path, content: bytes | str) -> Path:
+    """Write a whole file at once (text as UTF-8), beside and moved into place; makes the folder."""
+    with beside(path) as writing:
+        writing.write_bytes(content.encode() if isinstance(content, str) else content)
+    return Path(path)
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """`folder / name` for a relative name that stands in a data file or an archive.
+
+    Raises:
+        ValueError: the name is empty, absolute, has a drive, a `..`, a NUL, or reaches out of the folder through a link.
+    """
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if not parts.name or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] or "\0" in name:
+        raise ValueError(f"{name!r} leaves its folder: write it relative to that folder, without '..'")
+    path = Path(folder, *parts.parts)
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        raise ValueError(f"{name!r} leaves {folder} through a link: copy the file into the folder")
+    return path
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
