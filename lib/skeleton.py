@@ -7,6 +7,7 @@ affinity channels, OKS, drawing and neck insertion are all derived from it, and 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ import yaml
 
 UNKNOWN_SIGMA = 0.05
 
-# Spread of annotators as a fraction of the object's size (COCO keypoint evaluation). The neck takes its shoulders' value.
+# Spread of annotators as a fraction of the object's size (COCO keypoint evaluation). Places that COCO does not annotate
+# take the value of what they lie between or beside: neck and thorax the shoulders', pelvis the hips', top of the head the ears'.
 COCO_SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087,
-                   ankle=0.089, neck=0.079)  # fmt: skip
+                   ankle=0.089, neck=0.079, thorax=0.079, pelvis=0.107, top=0.035)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,24 @@ class Skeleton:
         except (ValueError, TypeError, yaml.YAMLError) as error:
             raise ValueError(f"{path}: {error}") from None
 
+    @classmethod
+    def named(cls, name: str | Path) -> Skeleton:
+        """One of `BUILT_IN`, or what a YAML file or the only category with keypoints of a COCO file describes.
+
+        Raises:
+            ValueError: neither a built-in name (the nearest is named) nor such a file.
+        """
+        if str(name) in BUILT_IN:
+            return BUILT_IN[str(name)]
+        path = Path(name)
+        if path.suffix.lower() in (".yaml", ".yml"):
+            return cls.from_yaml(path)
+        if path.suffix.lower() == ".json":
+            return _from_coco_file(path)
+        near = difflib.get_close_matches(str(name), BUILT_IN, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(BUILT_IN)}"
+        raise ValueError(f"no skeleton {str(name)!r}: {hint} (or give a .yaml of your own, or a COCO .json)")
+
     def to_dict(self) -> dict:
         """Plain lists and numbers, for metadata of checkpoints and exported files; `Skeleton(**d)` reads it back."""
         return {k: [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, tuple) else value
@@ -168,6 +188,17 @@ def _sigmas_by_name(names: Sequence[str]) -> list[float]:
         warnings.warn(f"no sigma known for {', '.join(unknown)}: OKS uses {UNKNOWN_SIGMA} for each; "
                       "add `sigmas` to the category to set your own", stacklevel=3)  # fmt: skip
     return [UNKNOWN_SIGMA if sigma is None else sigma for sigma in found.values()]
+
+
+def _from_coco_file(path: Path) -> Skeleton:
+    try:
+        categories = [c for c in json.loads(path.read_text())["categories"] if c.get("keypoints")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not a COCO file with categories: {type(error).__name__} {error}") from None
+    if len(categories) != 1:
+        found = ", ".join(repr(c.get("name")) for c in categories) or "none"
+        raise ValueError(f"{path}: exactly one category with keypoints is needed, found {found}")
+    return Skeleton.from_coco(categories[0])
 
 
 def _from_yaml(data) -> dict:
@@ -230,4 +261,24 @@ _COCO_LINKS = [(16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13
 COCO17 = Skeleton.from_coco({"name": "person", "keypoints": _COCO_KEYPOINTS, "skeleton": _COCO_LINKS})
 COCO18_NECK = COCO17.with_neck()
 
-BUILT_IN: dict[str, Skeleton] = {"coco17": COCO17, "coco18_neck": COCO18_NECK}
+_MPII_LEGS = ["right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle"]
+_MPII_ARMS = ["right_wrist", "right_elbow", "right_shoulder", "left_shoulder", "left_elbow", "left_wrist"]
+
+# http://human-pose.mpi-inf.mpg.de, ids 0 to 15; the spine ties legs, arms and head together
+MPII16 = Skeleton.from_coco({
+    "name": "person",
+    "keypoints": [*_MPII_LEGS, "pelvis", "thorax", "upper_neck", "head_top", *_MPII_ARMS],
+    "skeleton": [(1, 2), (2, 3), (3, 7), (7, 4), (4, 5), (5, 6), (7, 8), (8, 9), (9, 10),
+                 (11, 12), (12, 13), (13, 8), (8, 14), (14, 15), (15, 16)],
+})  # fmt: skip
+# the 14 of DeeperCut (Insafutdinov et al., 2016), in its order: pelvis and thorax are left out
+MPII14 = Skeleton.from_coco({
+    "name": "person",
+    "keypoints": [*_MPII_LEGS, *_MPII_ARMS, "upper_neck", "head_top"],
+    "skeleton": [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (7, 8), (8, 9), (9, 13), (13, 10), (10, 11), (11, 12),
+                 (3, 9), (4, 10), (13, 14)],
+})  # fmt: skip
+
+BUILT_IN: dict[str, Skeleton] = {
+    "coco17": COCO17, "coco18_neck": COCO18_NECK, "mpii16": MPII16, "mpii14": MPII14,
+}  # fmt: skip

@@ -1,3 +1,4 @@
+import json
 import pickle
 import warnings
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lib.skeleton import BUILT_IN, COCO17, COCO18_NECK, COCO_SIGMAS, Skeleton, flip_pairs_by_name
+from lib.skeleton import BUILT_IN, COCO17, COCO18_NECK, COCO_SIGMAS, MPII14, MPII16, Skeleton, flip_pairs_by_name
 
 CRANE = {
     "name": "crane",
@@ -50,7 +51,7 @@ class TestBuiltIn:
         assert COCO18_NECK.flip_pairs == COCO17.flip_pairs
 
     def test_they_are_reachable_by_name(self):
-        assert BUILT_IN == {"coco17": COCO17, "coco18_neck": COCO18_NECK}
+        assert BUILT_IN == {"coco17": COCO17, "coco18_neck": COCO18_NECK, "mpii16": MPII16, "mpii14": MPII14}
 
 
 class TestNeck:
@@ -251,3 +252,40 @@ class TestValue:
     def test_is_frozen(self):
         with pytest.raises(AttributeError):
             COCO17.name = "other"
+
+
+class TestMpii:
+    def test_the_fourteen_are_the_sixteen_in_deepercuts_order(self):
+        order = [0, 1, 2, 3, 4, 5, 10, 11, 12, 13, 14, 15, 8, 9]
+        assert MPII14.keypoints == tuple(MPII16.keypoints[i] for i in order)
+        assert MPII16.keypoints[6:10] == ("pelvis", "thorax", "upper_neck", "head_top")
+
+    @pytest.mark.parametrize("name", ["mpii16", "mpii14"])
+    def test_everything_is_tied_together_and_has_its_twin(self, name):
+        s = BUILT_IN[name]
+        reached = {0}
+        for _ in s.limbs:
+            reached |= {end for limb in s.limbs if reached & set(limb) for end in limb}
+        assert reached == set(range(s.num_keypoints))
+        assert len(s.flip_pairs) == 6 and (s.limb_flip[0] >= 0).all()
+
+
+class TestNamed:
+    def test_built_in_yaml_and_coco(self, tmp_path):
+        assert Skeleton.named("coco17") is COCO17
+        assert Skeleton.named(write(tmp_path, CRANE)).keypoints == tuple(CRANE["keypoints"])
+        path = tmp_path / "file.json"
+        path.write_text(json.dumps({"categories": [{"id": 3, "name": "box"}, MPII16.to_coco()]}))
+        assert Skeleton.named(path) == MPII16
+
+    def test_errors_say_the_way_out(self, tmp_path):
+        with pytest.raises(ValueError, match="did you mean 'coco17'"):
+            Skeleton.named("coco_17")
+        path = tmp_path / "file.json"
+        for content, message in (("[]", "not a COCO file"), ("{", "not a COCO file"),
+                                 ('{"categories": []}', "exactly one .* found none")):  # fmt: skip
+            path.write_text(content)
+            with pytest.raises(ValueError, match=message):
+                Skeleton.named(path)
+        with pytest.raises(FileNotFoundError):
+            Skeleton.named(tmp_path / "no.yaml")
