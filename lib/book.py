@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from . import ROOT
 from .book_kernel import ENGINE, environment
 from .book_plan import PROFILES, Chapter, UsageError, plan
 from .book_report import notebook_page, write_report
+from .files import write
 
 RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 SIGNS = {"ok": ("✓", GREEN), "failed": ("✗", RED), "skipped": ("–", YELLOW), "interrupted": ("✗", RED)}
@@ -249,9 +249,7 @@ def _read_manifest(run_dir: Path) -> dict[str, dict]:
 def _save(run_dir: Path, manifest: dict, records: dict[str, dict]) -> Path:
     """Write manifest and report; a resumed run keeps the records of notebooks which it was not asked for."""
     manifest["notebooks"] = [records[title] for title in sorted(records)]
-    beside = run_dir / "manifest.json.part"
-    beside.write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
-    os.replace(beside, run_dir / "manifest.json")
+    write(run_dir / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
     return write_report(run_dir, manifest)
 
 

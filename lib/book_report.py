@@ -6,7 +6,6 @@ Nothing is fetched when it is opened: pictures and styles stand in the files, sc
 from __future__ import annotations
 
 import base64
-import os
 import re
 from html import escape, unescape
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from nbconvert import HTMLExporter
 
 from .book_math import formulas_to_svg
+from .files import write
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STYLE = """
@@ -69,7 +69,7 @@ def write_report(run_dir: Path, manifest: dict) -> Path:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
         f"<title>Pose workbook: {summary}</title><style>{STYLE}</style><main>{''.join(body)}</main></html>"
     )
-    return _write(run_dir / "index.html", page)
+    return write(run_dir / "index.html", page)
 
 
 def notebook_page(executed: Path) -> Path:
@@ -83,7 +83,7 @@ def notebook_page(executed: Path) -> Path:
     exporter.log.setLevel("ERROR")  # it warns about every picture without an alternative text
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem, "path": str(executed.parent)}})
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
-    return _write(executed.with_suffix(".html"), re.sub(r"(<body\b[^>]*>)", lambda m: m[1] + PAGE_STYLE, page, count=1))
+    return write(executed.with_suffix(".html"), re.sub(r"(<body\b[^>]*>)", lambda m: m[1] + PAGE_STYLE, page, count=1))
 
 
 def first_picture(executed: Path, width: int = 480) -> str | None:
@@ -205,10 +205,3 @@ def _number(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _write(path: Path, text: str) -> Path:
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
-    return path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib.codecs import CODECS, Codec
+from lib.files import beside
 from lib.models import NETWORKS
 from lib.models.trt_pose import TrtPose
 from lib.models.trt_pose_public import options_from_state, read_public
@@ -95,13 +95,8 @@ def save_model(path: str | Path, model: Model, half: bool = False) -> Path:
     for key, value in model.network.state_dict().items():
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.is_floating_point() and value.ndim > 1 else value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(state, beside, metadata={_HEADER: json.dumps(model.metadata())})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(path) as writing:
+        save_file(state, writing, metadata={_HEADER: json.dumps(model.metadata())})
     return path
 
 

@@ -7,7 +7,6 @@ is grey, and each side runs from light at the head to dark at the feet. Images a
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from lib.files import beside
 from lib.people import People
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
@@ -236,13 +236,10 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: 
     # without the rounds of k-means the few saturated pixels of a field get the brown of the picture around them
     shared = sample.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=3)
     images = [Image.fromarray(frame).quantize(palette=shared) for frame in frames]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.gif")
-    images[0].save(beside, save_all=True, append_images=images[1:], loop=0, optimize=True,
-                   duration=[round(1000 * s) for s in durations])  # fmt: skip
-    os.replace(beside, path)
-    return path
+    with beside(path) as writing:
+        images[0].save(writing, "GIF", save_all=True, append_images=images[1:], loop=0, optimize=True,
+                       duration=[round(1000 * s) for s in durations])  # fmt: skip
+    return Path(path)
 
 
 def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, skeleton: Skeleton, min_score: float,

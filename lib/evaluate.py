@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib import ROOT
+from lib import ROOT, files
 from lib.checkpoints import file_sha256
 from lib.data.coco import category_named, find_split, read_coco
 from lib.metrics import METRICS, CocoScorer, people_to_results
@@ -123,12 +123,9 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
 def write_report(report: Report, out_dir: str | Path) -> None:
     """Write results, figures and run card as JSON files, each whole or not at all."""
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     metrics = {"metrics": report.metrics, "per_keypoint": report.per_keypoint}
     for name, content in (("coco_results", report.results), ("metrics", metrics), ("run_card", report.run_card)):
-        beside = out_dir / f".{name}.json.part"
-        beside.write_text(json.dumps(content, indent=None if name == "coco_results" else 2))
-        beside.replace(out_dir / f"{name}.json")
+        files.write(out_dir / f"{name}.json", json.dumps(content, indent=None if name == "coco_results" else 2))
 
 
 def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_dir: str | None = None,

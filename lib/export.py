@@ -23,11 +23,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 
+from lib import files
 from lib.checkpoints import Model, file_sha256, load_model
 from lib.data.synthetic import write_dataset
 from lib.export_tensorrt import build_tensorrt, plan_name
 from lib.parity import FP16, FP32, ParityError, Report, Tolerance, check_parity
-from lib.runtime import METADATA_KEY, write_file
+from lib.runtime import METADATA_KEY
 
 OPSETS = range(18, 24)  # the exporter writes 18 and newer; below, its conversion can fail without saying so
 
@@ -269,6 +270,6 @@ def _bless(
         raise ParityError(error.report) from None
     report.file = path.name
     card = {"sha256": file_sha256(candidate), **report.to_dict()}
-    write_file(path.with_name(f"{path.name}.parity.json"), json.dumps(card, indent=2).encode())
+    files.write(path.with_name(f"{path.name}.parity.json"), json.dumps(card, indent=2))
     os.replace(candidate, path)
     return report

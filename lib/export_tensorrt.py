@@ -16,8 +16,9 @@ import numpy as np
 import onnx
 import torch
 
+from lib import files
 from lib.checkpoints import file_sha256
-from lib.runtime import METADATA_KEY, checked_device, checked_metadata, write_file
+from lib.runtime import METADATA_KEY, checked_device, checked_metadata
 
 INPUT = "images"
 
@@ -84,12 +85,12 @@ def build_tensorrt(
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise RuntimeError(f"{exported}: TensorRT {trt.__version__} could not build a plan; its log above says why")
-    write_file(cache, bytes(config.get_timing_cache().serialize()))
+    files.write(cache, bytes(config.get_timing_cache().serialize()))
     card = {"onnx": exported.name, "onnx_sha256": file_sha256(exported), "tensorrt": trt.__version__,
             "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
             "profile": dict(zip(("min", "optimal", "max"), shapes)), "metadata": metadata}  # fmt: skip
-    write_file(plan.with_suffix(".json"), json.dumps(card, indent=2).encode())
-    write_file(plan, bytes(serialized))
+    files.write(plan.with_suffix(".json"), json.dumps(card, indent=2))
+    files.write(plan, bytes(serialized))
     return plan
 
 

@@ -18,9 +18,10 @@ from lib.codecs import CODECS
 from lib.data.augment import fit_affine, read_image, reduced_affine, reduction_for, warp
 from lib.draw import draw_people
 from lib.export_tensorrt import TensorRTNetwork
+from lib.files import write
 from lib.metrics import people_to_results
 from lib.people import People, invert_affine
-from lib.runtime import OnnxNetwork, TorchNetwork, write_file
+from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -220,9 +221,9 @@ def predict(
         for i, (image, people) in enumerate(zip(batch, predictor(batch, batch_size)), start):
             picture = draw_people(image, people, predictor.skeleton, min_score=min_score)
             name = f"{i:06d}_{files[i].stem}.jpg"
-            write_file(out / name, cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes())
+            write(out / name, cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes())
             results += [{**row, "file_name": name} for row in people_to_results(people, i)]
-    write_file(out / "results.json", json.dumps(results).encode())
+    write(out / "results.json", json.dumps(results))
     return out
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +93,3 @@ def checked_device(device: str) -> torch.device:
             f"device {device!r} was asked for, but torch {torch.__version__} finds no CUDA GPU; use device='cpu'"
         )
     return kind
-
-
-def write_file(path: Path, content: bytes) -> Path:
-    """Write beside, then move into place: nobody ever sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path

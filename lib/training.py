@@ -32,6 +32,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lib import ROOT
 from lib.checkpoints import save_model
 from lib.draw import draw_people, grid, plot_history
+from lib.files import beside, write
 from lib.learner import PoseData, PoseModule, fastest_precision
 from lib.models.trt_pose_recipe import recipe_from_upstream
 from lib.preflight import preflight
@@ -114,9 +115,7 @@ def _keep_recipe(path: Path, recipe: str, resumed: bool) -> None:
             raise ValueError(
                 f"{path.parent} trains the network {begun}, not {now}: resume with the same one, or choose another out_dir"
             )
-    beside = path.with_name(".recipe.yaml.part")
-    beside.write_text(recipe)
-    beside.replace(path)
+    write(path, recipe)
 
 
 def check(arguments: list[str]) -> int:
@@ -173,12 +172,10 @@ class History(Callback):
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        beside = self.out_dir / "history.csv.part"
-        with beside.open("w", newline="") as file:
+        with beside(self.out_dir / "history.csv") as writing, writing.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(self.rows)
-        beside.replace(self.out_dir / "history.csv")
 
     def _draw(self) -> None:
         figure = plot_history(self.rows)

@@ -105,7 +105,7 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch):
     broken.info = {"not json": object()}
     with pytest.raises(TypeError):
         save_model(path, broken)
-    monkeypatch.setattr("lib.checkpoints.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("lib.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_model(path, make_model())
     assert path.read_bytes() == before
