@@ -1,0 +1,7 @@
+"""Data sets from the archives their makers publish: downloaded, checked, unpacked, laid out as data/README.md says.
+
+Every command can be killed at any moment and started again; it goes on and ends in the same files. What the user brings
+is only read.
+"""
+
+COMMANDS = {}
