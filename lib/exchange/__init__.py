@@ -1,0 +1,123 @@
+"""Annotations come from other tools and go back to them: coco-annotator, CVAT, Label Studio, Roboflow.
+
+`read_any` reads all of them and says what it changed; keypoints are matched by name, never by position alone.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from lib import files
+from lib.data.coco import write_coco
+from lib.exchange.changes import Changes
+from lib.exchange.cvat import cvat_labels, write_cvat_zip
+from lib.exchange.merge import merge_sets, remap
+from lib.exchange.names import match_names
+from lib.exchange.sources import read_any
+from lib.skeleton import Skeleton
+
+__all__ = ["Changes", "convert", "cvat_labels", "cvat_labels_file", "match_names", "merge", "merge_sets", "read_any",
+           "read_cvat_zip", "remap", "write_cvat_zip"]  # fmt: skip
+
+
+def read_cvat_zip(path: str | Path) -> tuple:
+    """(CocoFile, Changes) of a "COCO Keypoints 1.0" zip; short for `read_any(path, "cvat")`."""
+    return read_any(path, "cvat")
+
+
+def convert(
+    source: str,
+    target: str,
+    kind: str = "auto",
+    images: str | None = None,
+    skeleton: str | None = None,
+    aliases: str | None = None,
+    category: str | None = None,
+    subset: str = "default",
+) -> None:
+    """Turn an annotation tool's export into our COCO file or into a CVAT zip, and say what was changed.
+
+    Args:
+        source: JSON file, zip or export folder; it is never changed.
+        target: a .json file (COCO keypoints) or a .zip file (CVAT's "COCO Keypoints 1.0").
+        kind: coco, coco_annotator, cvat, label_studio or roboflow; auto recognises it from the content.
+        images: folder of the pictures: finds them under their names, reads missing sizes, and fills a .zip.
+        skeleton: keypoints to map to by name: a built-in name, a YAML file or a COCO file.
+        aliases: YAML file with the export's names and ours, `their_name: our_name`, for what is not matched by itself.
+        category: whose keypoints are mapped, where several have some.
+        subset: CVAT's name of the part, in a .zip.
+    """
+    _check_target(target, [source], ".json", ".zip")
+    if aliases and not skeleton:
+        raise ValueError(f"aliases {aliases} say which name becomes which: give the skeleton they lead to as well")
+    coco, changes = read_any(source, kind, images)
+    if skeleton:
+        coco, mapped = remap(coco, Skeleton.named(skeleton), _read_aliases(aliases), category)
+        changes.include(mapped)
+    if Path(target).suffix == ".zip":
+        changes.include(write_cvat_zip(target, coco, subset, images))
+    else:
+        write_coco(target, coco)
+    print(changes)
+    print(f"{target}: written")
+
+
+def merge(target: str, sources: list[str], images: list[str] | None = None, same_images: bool = False) -> None:
+    """Join data sets into one COCO file: the union of their keypoints by name, v = 0 where a set lacks one.
+
+    Args:
+        target: the .json file to write.
+        sources: two or more exports of any tool (see convert).
+        images: one folder of pictures for each source; file names then start from the folder above them all.
+        same_images: a file name that stands in two sources is one picture, annotated in both.
+    """
+    _check_target(target, sources, ".json")
+    if images and len(images) != len(sources):
+        raise ValueError(f"{len(sources)} sources and {len(images)} folders of pictures: give one for each")
+    read = [read_any(path, images=folder) for path, folder in zip(sources, images or [None] * len(sources))]
+    for _, changes in read:
+        print(changes)
+    folders = None
+    if images:
+        above = os.path.commonpath([Path(folder).resolve() for folder in images])
+        folders = [
+            Path(os.path.relpath(Path(folder).resolve(), above)).as_posix().removeprefix(".") for folder in images
+        ]
+    coco, changes = merge_sets([coco for coco, _ in read], folders, same_images)
+    write_coco(target, coco)
+    changes.title = f"{target}: {len(coco.images)} images, {len(coco.annotations)} annotations" + (
+        f", pictures below {above}" if images else "")  # fmt: skip
+    print(changes)
+
+
+def cvat_labels_file(skeleton: str, target: str) -> None:
+    """Write a skeleton for CVAT's label constructor: paste the file into its "Raw" tab.
+
+    Args:
+        skeleton: a built-in name, a YAML file or a COCO file.
+        target: the .json file to write.
+    """
+    _check_target(target, [skeleton], ".json")
+    labels = cvat_labels(Skeleton.named(skeleton))
+    files.write(target, msgspec.json.format(msgspec.json.encode(labels)))
+    print(f"{target}: label {labels[0]['name']!r} with {len(labels[0]['sublabels'])} points")
+
+
+def _check_target(target: str, sources: list[str], *suffixes: str) -> None:
+    if Path(target).suffix not in suffixes:
+        raise ValueError(f"{target}: the target is a {' or a '.join(suffixes)} file")
+    if any(Path(target).resolve() == Path(source).resolve() for source in sources):
+        raise ValueError(f"{target}: this is the source, which is never changed; choose another target")
+
+
+def _read_aliases(path: str | None) -> dict[str, str] | None:
+    if path is None:
+        return None
+    content = yaml.safe_load(Path(path).read_text())
+    if not isinstance(content, dict) or not all(isinstance(v, str) for v in (*content, *content.values())):
+        raise ValueError(f"{path}: aliases are written as one `their_name: our_name` a line")
+    return content
