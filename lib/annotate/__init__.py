@@ -1,0 +1,5 @@
+"""Annotate keypoints in a notebook: `Session` holds the rules and the file, `Annotator` shows it."""
+
+from lib.annotate.session import Session
+
+__all__ = ["Session"]

@@ -1,0 +1,60 @@
+"""Where annotating starts: a list of images, and what a model suggests for them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib.annotate.labels import LabelFile
+from lib.people import People
+from lib.skeleton import Skeleton
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+
+
+def images_of(images: str | Path | Sequence[str | Path]) -> tuple[Path, list[str]]:
+    """The folder and the names in it, in the order in which people count (2 before 10)."""
+    if isinstance(images, str | Path):
+        folder = Path(images)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of images")
+        paths = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+        paths.sort(key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.as_posix())])
+    else:
+        paths = [Path(p) for p in images]
+        folder = Path(os.path.commonpath([p.absolute().parent for p in paths])) if paths else Path()
+        paths = [p.absolute() for p in paths]
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no image there ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    names = list(dict.fromkeys(p.relative_to(folder).as_posix() for p in paths))
+    return folder, names
+
+
+def check_folder(labels: LabelFile, folder: Path) -> None:
+    """A COCO file of other images would come out with names from two folders."""
+    if labels.images and not any((folder / name).is_file() for name in labels.images):
+        first = next(iter(labels.images))
+        raise ValueError(
+            f"{labels.path} lists {len(labels.images)} images such as {first!r}, none of them is in {folder}: pass the "
+            "folder to which these names belong, or another save_to"
+        )
+
+
+def as_labels(people: People, shape: tuple, min_score: float, skeleton: Skeleton) -> list[list[float]]:
+    """Predictions as x, y, v × K: v = 2 from `min_score` on, below it v = 0 with the place kept, zeros where not found."""
+    if people.keypoints.shape[1] != skeleton.num_keypoints:
+        raise ValueError(
+            f"the model predicts {people.keypoints.shape[1]} keypoints, the skeleton {skeleton.name!r} has "
+            f"{skeleton.num_keypoints}: use the skeleton of the model"
+        )
+    scores = people.keypoints[..., 2]
+    found = np.isfinite(people.keypoints).all(axis=-1) & (scores > 0)
+    sure = found & (scores >= min_score)
+    xy = people.keypoints[..., :2].astype(float).clip(0, (shape[1] - 1, shape[0] - 1)).round(2)
+    labels = np.concatenate([np.where(found[..., None], xy, 0), 2.0 * sure[..., None]], axis=-1)
+    return labels[sure.any(axis=1)].reshape(int(sure.any(axis=1).sum()), -1).tolist()
