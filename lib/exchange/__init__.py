@@ -66,15 +66,27 @@ def convert(
     print(f"{target}: written")
 
 
-def merge(target: str, sources: list[str], images: list[str] | None = None, same_images: bool = False) -> None:
+def merge(
+    target: str,
+    first: str,
+    second: str,
+    more: list[str] | None = None,
+    images: list[str] | None = None,
+    same_images: bool = False,
+) -> None:
     """Join data sets into one COCO file: the union of their keypoints by name, v = 0 where a set lacks one.
+
+    `python -m lib merge all.json a.json b.zip --more+ c.json --images+ a/images --images+ b/images --images+ c/images`
 
     Args:
         target: the .json file to write.
-        sources: two or more exports of any tool (see convert).
-        images: one folder of pictures for each source; file names then start from the folder above them all.
-        same_images: a file name that stands in two sources is one picture, annotated in both.
+        first: an export of any tool (see convert); its order and spelling of keypoints stay.
+        second: another one.
+        more: further ones.
+        images: one folder of pictures for each, in this order; file names then start from the folder above them all.
+        same_images: a file name that stands in two of them is one picture, annotated in both.
     """
+    sources = [first, second, *(more or ())]
     _check_target(target, sources, ".json")
     if images and len(images) != len(sources):
         raise ValueError(f"{len(sources)} sources and {len(images)} folders of pictures: give one for each")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msgspec import UNSET
+from msgspec import UNSET, convert
 from msgspec.structs import replace
 
 from lib.data.coco import Annotation, Category, CocoFile, Image, category_named, check_coco
@@ -45,7 +45,7 @@ def remap(coco: CocoFile, skeleton: Skeleton, aliases: Mapping[str, str] | None 
                     "times: add it to the skeleton or to the aliases", "severe" if labelled else "warning")  # fmt: skip
     sources = {ours: old.keypoints.index(theirs) for theirs, ours in match.items()}
     places = [sources.get(name) for name in skeleton.keypoints]
-    new = Category(**skeleton.to_coco(old.id))
+    new = convert(skeleton.to_coco(old.id), Category)  # with links as tuples, as they are read
     result = replace(
         coco,
         categories=[new if c is old else c for c in coco.categories],

@@ -177,21 +177,20 @@ def _category(row: Row, number: int, name: str, changes: Changes) -> Category:
 
 
 def _links(skeleton: Any, k: int, name: str, changes: Changes) -> list[tuple[int, int]]:
-    links = [[_whole(end) for end in link] for link in skeleton or () if isinstance(link, list) and len(link) == 2]
+    given = [tuple(map(_whole, link)) if isinstance(link, list | tuple) else () for link in skeleton or ()]
+    shift = int(any(0 in link for link in given))
     if skeleton is None:
         changes.add("category without a skeleton: no links", repr(name), "warning")
-    elif any(0 in link for link in links):
-        links = [[end + 1 if end is not None else None for end in link] for link in links]
-        changes.add("links counted from 0: counted from 1 now", f"{skeleton[0]} in {name!r}", "warning")
-    kept = {frozenset(link): tuple(link) for link in reversed(links)
-            if len(set(link)) == 2 and all(end and 1 <= end <= k for end in link)}  # fmt: skip
-    if len(kept) < len(skeleton or ()):
-        wrong = next(
-            (link for link in skeleton if not isinstance(link, list) or frozenset(link) not in kept), "a repeated link"
-        )
-        changes.add("links left out: repeated, or not between two keypoints", f"{wrong} in {name!r}", "warning",
-                    len(skeleton) - len(kept))  # fmt: skip
-    return list(kept.values())[::-1]
+    elif shift:
+        changes.add("links counted from 0: counted from 1 now", f"{list(given[0])} in {name!r}", "warning")
+    links: dict[frozenset, tuple[int, int]] = {}
+    for link in given:
+        ends = frozenset(end + shift for end in link if end is not None)
+        if len(link) == len(ends) == 2 and all(1 <= end <= k for end in ends) and ends not in links:
+            links[ends] = link[0] + shift, link[1] + shift
+        else:
+            changes.add("link left out: repeated, or not between two keypoints", f"{list(link)} in {name!r}", "warning")
+    return list(links.values())
 
 
 def _annotation(
