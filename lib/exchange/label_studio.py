@@ -28,13 +28,16 @@ def prepare(raw: Row, changes: Changes) -> Row:
     for a in raw["annotations"]:
         if a.get("category_id") in with_points:
             changes.add(COLLAPSED, f"annotation {a.get('id')}, image {a.get('image_id')}", "severe")
-            if 1 in (a.get("keypoints") or [])[2::3]:
-                raise ValueError("a hidden keypoint (v = 1), which Label Studio never writes: say kind='coco'")
     boxes = Counter(a.get("image_id") for a in raw["annotations"] if a.get("category_id") not in with_points)
     for image_id, count in boxes.items():
         if count > 1 and with_points:
             changes.add("image with several boxes and at most one figure of keypoints", f"image {image_id}, {count} boxes",
                         "severe")  # fmt: skip
+    for name, count in Counter(image.get("file_name") for image in raw["images"]).items():
+        if count > 1:
+            changes.add(
+                "image that several annotators worked on: it comes once for each", f"{name}, {count} times", "severe"
+            )
     return raw
 
 
@@ -43,13 +46,16 @@ def from_tasks(tasks: list[Row], changes: Changes) -> Row:
 
     People are told apart by, in this order: the region that a point belongs to (parentID), a relation between them, the
     smallest rectangle that holds the point and has no point of that name yet, and at last by counting: the n-th point of a
-    name belongs to the n-th person, which is reported as severe. A rectangle is a person's box, and its label the category.
+    name belongs to the n-th person, which is reported as severe. A rectangle is a person's box, its label the category; people without one get the most frequent label.
     """
     images, people = [], []
     for number, task in enumerate(tasks, 1):
         result = _result(task, changes)
         images.append({"id": task.get("id", number), "file_name": _picture(task, number), **_size(result)})
         people += [(images[-1]["id"], *person) for person in _people(result, f"task {task.get('id')}", changes)]
+    labels = Counter(category for _, category, _, _ in people if category)
+    usual = labels.most_common(1)[0][0] if labels else "default"
+    people = [(image_id, category or usual, *person) for image_id, category, *person in people]
     names: dict[str, list[str]] = {}
     for _, category, points, _ in people:
         known = names.setdefault(category, [])
@@ -102,8 +108,8 @@ def _size(result: list[Row]) -> Row:
     return next(({"width": r["original_width"], "height": r["original_height"]} for r in known), {})
 
 
-def _people(result: list[Row], where: str, changes: Changes) -> list[tuple[str, dict, list | None]]:
-    """(category, points by name, box) of everybody in an image."""
+def _people(result: list[Row], where: str, changes: Changes) -> list[tuple[str | None, dict, list | None]]:
+    """(label of the rectangle, points by name, box) of everybody in an image."""
     boxes = {
         r.get("id"): r for r in result if "rectanglelabels" in (r.get("value") or {}) or r.get("type") == "rectangle"
     }
@@ -132,9 +138,8 @@ def _people(result: list[Row], where: str, changes: Changes) -> list[tuple[str, 
             changes.add("second point of one name for one person left out", f"{where}, {name}", "severe")
             continue
         groups.setdefault(owner, {})[name] = point
-    labels = {i: str(((r.get("value") or {}).get("rectanglelabels") or ["default"])[0]) for i, r in boxes.items()}
-    only = Counter(labels.values()).most_common(1)[0][0] if labels else "default"
-    return [(labels.get(i, only), found, places.get(i)) for i, found in groups.items()]
+    labels = {i: (r["value"].get("rectanglelabels") or [None])[0] for i, r in boxes.items()}
+    return [(labels.get(i), found, places.get(i)) for i, found in groups.items()]
 
 
 def _owner(r: Row, name: str, point: tuple, owners: dict, places: dict, groups: dict) -> Any:

@@ -44,9 +44,11 @@ def normalise(raw: Row, source: str, changes: Changes, images: Path | None = Non
         rows = raw.get(what)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"{source}: not a COCO file, it has no list of objects {what!r}")
-    pictures = _images(raw["images"], source, changes, images)
-    used = {_plain(row.get("category_id")) for row in raw["annotations"]}
-    categories = _categories(raw["categories"], used, source, changes)
+    used, used_categories = (
+        {_plain(row.get(key)) for row in raw["annotations"]} for key in ("image_id", "category_id")
+    )
+    pictures = _images(raw["images"], used, source, changes, images)
+    categories = _categories(raw["categories"], used_categories, source, changes)
     annotations = []
     for number, row in zip(_numbers(raw["annotations"], "annotation", source, changes), raw["annotations"]):
         where = f"annotation {row.get('id')}"
@@ -92,7 +94,7 @@ def _numbers(rows: list[Row], what: str, source: str, changes: Changes) -> list[
     return new
 
 
-def _images(rows: list[Row], source: str, changes: Changes, folder: Path | None) -> dict[Any, Image]:
+def _images(rows: list[Row], used: set, source: str, changes: Changes, folder: Path | None) -> dict[Any, Image]:
     rows = _without_copies(rows, "image", changes)
     pictures = {}
     names = file_names(rows, changes, folder)
@@ -100,9 +102,14 @@ def _images(rows: list[Row], source: str, changes: Changes, folder: Path | None)
         size = [_whole(row.get(side)) for side in ("width", "height")]
         if not all(side and side > 0 for side in size):
             size = picture_size(folder, name) if folder else None
+            if not size and _plain(row.get("id")) not in used:
+                changes.add(
+                    "image without annotations and without a size left out: --images FOLDER keeps it", name, "warning"
+                )
+                continue
             if not size:
                 raise ValueError(f"{source}: image {row.get('id')} ({name}) is given as {row.get('width')}×"
-                                 f"{row.get('height')} pixels: say images=FOLDER, so that its size can be read")  # fmt: skip
+                                 f"{row.get('height')} pixels: say --images FOLDER, so that its size can be read")  # fmt: skip
             changes.add("size of an image read from the picture", f"{name}: {size[0]}×{size[1]}")
         date = row.get("date_captured", UNSET)
         if isinstance(date, dict):

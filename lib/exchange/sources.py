@@ -60,7 +60,7 @@ def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = N
         whys.append(found.title)
         changes.include(found, f"{folder}: " * (len(documents) > 1))
     coco = sets[0]
-    if len(sets) > 1:
+    if any(documents):  # splits in folders
         coco, merged = merge_sets(sets, list(documents))
         changes.include(merged)
         coco.source = str(path)
