@@ -4,4 +4,7 @@ Every command can be killed at any moment and started again; it goes on and ends
 is only read.
 """
 
-COMMANDS = {}
+from lib.prepare.coco import prepare_coco
+from lib.prepare.imagenet import prepare_imagenet
+
+COMMANDS = {"coco": prepare_coco, "imagenet": prepare_imagenet}

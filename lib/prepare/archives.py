@@ -29,7 +29,7 @@ Select = Callable[[str], str | None]
 # .., an absolute name, a drive or another prefix with a colon, a backslash, a control character
 _HOSTILE = re.compile(r"(^|/)\.\.(/|$)|^/|^[^/]*:|\\|[\0-\x1f\x7f]")
 _LINKS_AND_DEVICES = (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
            UnicodeDecodeError)  # fmt: skip
 _LIMIT, _RATIO = 64 << 20, 200
 
@@ -165,6 +165,7 @@ class _Unpacking:
         if chosen is None:
             return None
         path, parent = PurePosixPath(chosen), PurePosixPath(chosen).parent
+        self.check_name(path.name and chosen)
         key, clash = _key(path), False
         if parent not in self.parents:
             # once for each folder, because it resolves links, which takes its time
@@ -214,7 +215,7 @@ class _Unpacking:
         """Errors of the archive libraries in one sentence that names the place."""
         try:
             yield
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(f"{self.archive} is damaged at {where!r} ({error}): get it again") from error
         except NotImplementedError as error:
             raise ValueError(f"{self.archive}: {where!r} is compressed in a way Python cannot read ({error}); "

@@ -40,14 +40,18 @@ class Steps:
             self._facts = yaml.safe_load(self.path.read_text("utf-8")) if self.path.exists() else {}
         except (yaml.YAMLError, UnicodeDecodeError):
             self._facts = None
-        if not isinstance(self._facts, dict):
+        if not isinstance(self._facts, dict) or not all(isinstance(facts, dict) for facts in self._facts.values()):
             raise ValueError(
                 f"{self.path} is not a record of finished steps: delete it to have every step checked anew"
             )
 
     def finished(self, step: str, **facts: Fact) -> bool:
-        """Whether the step was finished from the same facts (settings, sizes and checksums of what went in)."""
-        return self._facts.get(step) == facts
+        """Whether the step was finished from these facts (settings, sizes and checksums of what went in)."""
+        return step in self._facts and facts.items() <= self._facts[step].items()
+
+    def facts(self, step: str) -> dict[str, Fact]:
+        """What was recorded when a step was finished; KeyError if it was not."""
+        return dict(self._facts[step])
 
     def finish(self, step: str, **facts: Fact) -> None:
         """Record a step as finished; facts of an earlier run of it are forgotten."""
