@@ -72,7 +72,7 @@ def frames(
     written, kept = [], []
     for clip, frame in _selected(reader.frames(start_idx, stop), start_idx, step, SIGNS[select], clip_size, clip_step):
         folder = out_dir if clip is None else out_dir / f"{reader.path.stem}_clip_{clip:06d}"
-        path = folder / f"{reader.path.stem}_{frame.index:06d}_{frame.time:09.3f}s.{format}"
+        path = folder / f"{reader.name_of(frame)}.{format}"
         (written if write_picture(path, frame.image, quality) else kept).append(path)
     print(f"{reader.path.name}: {reader.count} frames read, {len(written)} pictures written to {out_dir}"
           + f", {len(kept)} were there already" * bool(kept))  # fmt: skip
@@ -151,6 +151,10 @@ class Video:
                     yield Frame(self.count - 1, time, raw)
         complete = self.count == stop or length is None or end + max(ENDS_EARLY[0], ENDS_EARLY[1] * length) > length
         self._judge(start, faults, None if complete else f"it ends at {end:.1f} s of {length:.1f} s")
+
+    def name_of(self, frame: Frame) -> str:
+        """Video, number and time, for the frame's picture: `walk_000123_00004.100s`."""
+        return f"{self.path.stem}_{frame.index:06d}_{frame.time:09.3f}s"
 
     def _open(self):
         try:
