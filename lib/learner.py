@@ -11,6 +11,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning
@@ -23,6 +24,7 @@ from lib.codecs import CODECS, Codec
 from lib.data.augment import Augment, ColorJitter
 from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco
 from lib.data.dataset import CocoKeypoints, collate, worker_init
+from lib.data.index import LabelIndex
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
 from lib.people import People, invert_affine
@@ -152,7 +154,8 @@ class PoseData(lightning.LightningDataModule):
 
     Args:
         data_dir: a folder with annotations and images, see data/README.md; relative paths are meant from the repository.
-        train_annotations, train_images, val_annotations, val_images: instead of what `data_dir` holds.
+        train_annotations, train_images, val_annotations, val_images: instead of what `data_dir` holds. Where an index of
+            the training annotations lies beside them (`python -m lib index`), it is opened instead of reading them.
         category: name of the COCO category; may be left out where only one has keypoints.
         neck: insert a neck between the shoulders, as trt_pose does, where the annotations have none.
         input_size: height and width of the network's input.
@@ -193,10 +196,12 @@ class PoseData(lightning.LightningDataModule):
         shared = dict(category=category, input_size=input_size, keep_aspect_ratio=keep_aspect_ratio,
                       mask_stride=mask_stride, mask_unlabelled=mask_unlabelled, min_area=min_area, max_area=max_area,
                       seed=seed)  # fmt: skip
-        self._train_source = (data_dir, "train", train_annotations, train_images, category, neck)
-        train_coco, images = _find(*self._train_source)
-        self.train_set = CocoKeypoints(train_coco, images, augment=augment, limit=limit_train, **shared)
-        val_coco, images = _find(data_dir, "val", val_annotations, val_images, category, neck)
+        annotations, images = _find(data_dir, "train", train_annotations, train_images)
+        labels = _with_neck(LabelIndex.of(annotations), category, neck)
+        self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train, **shared)
+        self._train_source = (labels.source, category, neck)
+        annotations, images = _find(data_dir, "val", val_annotations, val_images)
+        val_coco = _with_neck(read_coco(annotations), category, neck)
         self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **shared)
         self.skeleton = self.train_set.skeleton
         if self.val_set.skeleton.keypoints != self.skeleton.keypoints:
@@ -206,7 +211,8 @@ class PoseData(lightning.LightningDataModule):
 
     def read_train(self) -> CocoFile:
         """The training annotations, read again: kept in memory, COCO's would fill two gigabytes in every worker."""
-        return _find(*self._train_source)[0]
+        source, category, neck = self._train_source
+        return _with_neck(read_coco(source), category, neck)
 
     def train_dataloader(self) -> DataLoader:
         sampler = _EpochSampler(self.train_set, self.seed, self.trainer)
@@ -219,16 +225,19 @@ class PoseData(lightning.LightningDataModule):
                           worker_init_fn=worker_init)  # fmt: skip
 
 
-def _find(data_dir: str, split: str, annotations: str | None, images: str | None, category: str | None, neck: bool):
-    """The annotations of a split, with a neck if wanted, and the folder of its images."""
+def _find(data_dir: str, split: str, annotations: str | None, images: str | None) -> tuple[Path, Path]:
+    """The annotation file of a split and the folder of its images."""
     if annotations is None or images is None:
         found = find_split(ROOT / data_dir, split)
         annotations, images = annotations or found[0], images or found[1]
-    coco = read_coco(ROOT / annotations, category)
-    named = category_named(coco, category, annotations)
-    if neck and "neck" not in named.keypoints:
-        coco = insert_neck(coco, named.name)
-    return coco, ROOT / images
+    return ROOT / annotations, ROOT / images
+
+
+def _with_neck(labels: CocoFile | LabelIndex, category: str | None, neck: bool) -> CocoFile | LabelIndex:
+    named = category_named(labels, category)
+    if not neck or "neck" in named.keypoints:
+        return labels
+    return labels.with_neck(named.name) if isinstance(labels, LabelIndex) else insert_neck(labels, named.name)
 
 
 class _EpochSampler(DistributedSampler):

@@ -8,31 +8,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 from torch.utils.data import Dataset
 
 from lib.data.augment import Augment, fit_affine, read_image, read_reduced, reduced_affine, reduction_for, warp
-from lib.data.coco import (
-    Annotation,
-    CocoFile,
-    Image,
-    Rle,
-    category_named,
-    check_coco,
-    no_garbage_collection,
-    read_coco,
-    skeleton_of,
-)
+from lib.data.coco import CocoFile, category_named, skeleton_of
+from lib.data.index import LabelIndex
 from lib.people import apply_affine
 
 _SUBPIXEL_BITS = 4
+_OTHER, _LEARN, _IGNORE = 0, 1, 2
 
 
 class CocoKeypoints(Dataset):
     """Samples of one category of a COCO keypoint file.
 
     Args:
-        annotations: COCO keypoint file, or one already read.
+        annotations: COCO keypoint file, its index (see `lib.data.index`), or either one already read. The index of a file
+            is used by itself where it lies beside it and is fresh.
         images: folder of the pictures.
         category: its name; None: the only one with keypoints.
         input_size: (H, W) of the network input.
@@ -55,13 +47,13 @@ class CocoKeypoints(Dataset):
     the visible ones still cross it. Codecs cut at the border.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError: of `read_coco`; or no picture is left. Reading a sample raises the errors
+        FileNotFoundError, ValueError, KeyError: of `LabelIndex.of`; or no picture is left. Reading a sample raises the errors
             of `read_image`, and ValueError where the picture's size differs from the file's.
     """
 
     def __init__(
         self,
-        annotations: str | Path | CocoFile,
+        annotations: str | Path | CocoFile | LabelIndex,
         images: str | Path,
         *,
         category: str | None = None,
@@ -76,12 +68,11 @@ class CocoKeypoints(Dataset):
         seed: int = 0,
         limit: int | None = None,
     ):
-        coco = annotations
-        if isinstance(coco, CocoFile):
-            check_coco(coco)
+        if isinstance(annotations, CocoFile):
+            labels = LabelIndex.from_coco(annotations)
         else:
-            coco = read_coco(annotations)
-        self._source = coco.source
+            labels = annotations if isinstance(annotations, LabelIndex) else LabelIndex.of(annotations)
+        self._labels, self._source = labels, labels.source
         if any(side % mask_stride for side in input_size):
             raise ValueError(f"input_size {tuple(input_size)} must be a multiple of the mask_stride {mask_stride}")
         self.images = Path(images)
@@ -93,11 +84,11 @@ class CocoKeypoints(Dataset):
         self.mask_stride = mask_stride
         self.mask_unlabelled = mask_unlabelled
         self.seed = seed
-        self.category_id = category_named(coco, category).id
-        self.skeleton = skeleton_of(coco, category)
+        self.category_id = category_named(labels, category).id
+        self.skeleton = skeleton_of(labels, category)
         # in shared memory, so that workers which outlive an epoch see the next one
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._index(coco, (min_area, max_area), only_with_people, limit)
+        self._choose((min_area, max_area), only_with_people, limit)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other augmentations from now on; also reaches workers that are running."""
@@ -115,7 +106,7 @@ class CocoKeypoints(Dataset):
             affine: (2, 3) float32, original → input pixels.
         """
         index = range(len(self))[index]
-        size = tuple(self._sizes[index].tolist())
+        size = tuple(self._labels.sizes[self._chosen[index]].tolist())
         affine, flipped = self._affine(index, size)
         image = self._warped(index, size, affine)
         return {
@@ -128,7 +119,7 @@ class CocoKeypoints(Dataset):
 
     def path(self, index: int) -> Path:
         """The picture of a sample."""
-        return self.images / self._names[index]
+        return self.images / self._labels.image(self._chosen[index]).file_name
 
     def _affine(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
         if self.augment is None:
@@ -149,8 +140,12 @@ class CocoKeypoints(Dataset):
         return f"{path} is {w}×{h} pixels, {self._source} says {size[1]}×{size[0]}{turned}"
 
     def _keypoints(self, index: int, affine: np.ndarray, flipped: bool) -> np.ndarray:
-        keypoints = self._all_keypoints[self._first[index] : self._first[index + 1]]
-        keypoints = keypoints[:, self.skeleton.flip_index] if flipped else keypoints.copy()
+        rows = self._rows(index, _LEARN)
+        if not len(rows):
+            return np.zeros((0, self.skeleton.num_keypoints, 3), np.float32)
+        keypoints = self._labels.keypoints(rows)
+        if flipped:
+            keypoints = keypoints[:, self.skeleton.flip_index]
         keypoints[..., :2] = apply_affine(affine, keypoints[..., :2])
         keypoints *= keypoints[..., 2:] > 0
         return keypoints
@@ -158,55 +153,67 @@ class CocoKeypoints(Dataset):
     def _mask(self, index: int, affine: np.ndarray) -> np.ndarray:
         size = self.input_size[0] // self.mask_stride, self.input_size[1] // self.mask_stride
         mask = np.ones(size, np.uint8)
-        ignored = self._ignored.get(index)
-        if ignored is None:
+        ignored = self._rows(index, _IGNORE) if self.mask_unlabelled else ()
+        if not len(ignored):
             return mask
         # the centre of cell j lies at pixel s·j + (s − 1)/2: the inverse of a reduced decode
         s = self.mask_stride
         to_cells = affine / s
         to_cells[:, 2] -= (s - 1) / (2 * s)
-        polygons, runs = ignored
-        for polygon in polygons:
+        for polygon in (polygon for row in ignored for polygon in self._outlines(row)):
             points = apply_affine(to_cells, polygon) * (1 << _SUBPIXEL_BITS)
             cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 0, shift=_SUBPIXEL_BITS)
         # runs go down the columns: laid out in a row they are the transposed mask, so x and y change places
-        width, height = self._sizes[index, ::-1]
-        for counts in runs:
+        height, width = self._labels.sizes[self._chosen[index]]
+        for counts in filter(lambda runs: runs is not None, map(self._labels.runs, ignored)):
             values = np.arange(len(counts), dtype=np.uint8) & 1
             columns = np.repeat(values, counts).reshape(width, height)
             mask[cv2.warpAffine(columns, to_cells[:, [1, 0, 2]], size[::-1], flags=cv2.INTER_NEAREST) > 0] = 0
         return mask
 
-    @no_garbage_collection()
-    def _index(self, coco: CocoFile, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
-        """Flat arrays instead of objects per person: forked workers share them, and a sample is a slice."""
-        by_image: dict[int, list[Annotation]] = {image.id: [] for image in coco.images}
-        for a in coco.annotations:
-            if a.category_id == self.category_id:
-                by_image[a.image_id].append(a)
-        images, people, counts, self._ignored = [], [], [], {}
-        for image in coco.images:
-            kept, ignored = _sort_out(by_image[image.id], image, areas)
-            if only_with_people and not kept:
-                continue
-            if limit is not None and len(images) == limit:
-                break
-            if self.mask_unlabelled and ignored:
-                self._ignored[len(images)] = _regions(ignored, image, self._source)
-            images.append(image)
-            people += kept
-            counts.append(len(kept))
-        if not images:
+    def _rows(self, index: int, use: int) -> np.ndarray:
+        rows = self._labels.rows(self._chosen[index])
+        return rows[self._use[rows] == use]
+
+    def _outlines(self, row: int) -> list[np.ndarray]:
+        """Polygons (M, 2) of a figure in our pixels; one without a segmentation is its box, one with a mask has none."""
+        polygons = self._labels.polygons(row)
+        if not polygons and self._labels.region_sizes[row, 0] < 0:
+            x, y, w, h = self._labels.boxes[row].tolist()
+            polygons = [] if np.isnan(x) else [np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float32)]
+        return [polygon - 0.5 for polygon in polygons]
+
+    def _choose(self, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
+        """Which pictures are samples, and what becomes of every figure: one byte each, the rest stays in the labels."""
+        labels = self._labels
+        owner = np.repeat(np.arange(len(labels)), np.diff(labels.first))
+        box_areas = np.nan_to_num(labels.boxes[:, 2] * labels.boxes[:, 3])
+        share = np.where(labels.areas != 0, labels.areas, box_areas) / labels.sizes.prod(axis=1, dtype=np.int64)[owner]
+        kept = (labels.labelled > 0) & ~labels.iscrowd & (areas[0] <= share) & (share <= areas[1])
+        self._use = np.where(kept, _LEARN, _IGNORE).astype(np.uint8)
+        self._use[labels.category_ids != self.category_id] = _OTHER
+        people = np.bincount(owner[self._use == _LEARN], minlength=len(labels))
+        self._chosen = np.flatnonzero(people if only_with_people else np.ones(len(labels)))[:limit]
+        if not len(self._chosen):
             raise ValueError(
-                f"{self._source}: no picture with a usable {self.skeleton.name!r} among {len(coco.images)} images and "
-                f"{len(coco.annotations)} annotations: check the category, min_area, max_area and limit"
+                f"{self._source}: no picture with a usable {self.skeleton.name!r} among {len(labels)} images and "
+                f"{len(labels.ids)} annotations: check the category, min_area, max_area and limit"
             )
-        self.image_ids = np.array([image.id for image in images], np.int64)
-        self._names = np.array([image.file_name for image in images])
-        self._sizes = np.array([(image.height, image.width) for image in images], np.int32)
-        self._first = np.concatenate([[0], np.cumsum(counts)])
-        self._all_keypoints = np.array([a.keypoints for a in people], np.float32)
-        self._all_keypoints = self._all_keypoints.reshape(-1, self.skeleton.num_keypoints, 3)
+        self.image_ids = labels.image_ids[self._chosen]
+        if self.mask_unlabelled:
+            masks = np.flatnonzero((self._use == _IGNORE) & (labels.region_sizes[:, 0] >= 0))
+            for row in masks[np.isin(owner[masks], self._chosen)]:
+                self._check_mask(row, int(owner[row]))
+
+    def _check_mask(self, row: int, image: int) -> None:
+        (height, width), given = self._labels.sizes[image].tolist(), self._labels.region_sizes[row].tolist()
+        name = f"annotation {self._labels.ids[row]}"
+        if given != [height, width]:
+            raise ValueError(f"{self._source}: the mask of {name} has size {given}, its image "
+                             f"{self._labels.image_ids[image]} is [{height}, {width}] (height, width)")  # fmt: skip
+        runs = self._labels.runs(row)
+        if runs.min(initial=0) < 0 or runs.sum(dtype=np.int64) != width * height:
+            raise ValueError(f"{self._source}: the runs of {name} do not add up to {width}×{height}")
 
 
 def collate(items: Sequence[dict]) -> dict[str, torch.Tensor]:
@@ -232,44 +239,3 @@ def collate(items: Sequence[dict]) -> dict[str, torch.Tensor]:
 def worker_init(worker: int) -> None:
     """For DataLoader: one thread per worker; OpenCV's own threads would only fight over the cores."""
     cv2.setNumThreads(0)
-
-
-def _sort_out(annotations: list[Annotation], image: Image, areas: tuple[float, float]):
-    """Split the figures of a picture into those to learn and those to ignore."""
-    kept, ignored = [], []
-    for a in annotations:
-        area = (a.area or (a.bbox[2] * a.bbox[3] if a.bbox else 0)) / (image.width * image.height)
-        labelled = any(a.keypoints[2::3]) if a.keypoints else False
-        usable = labelled and not a.iscrowd and areas[0] <= area <= areas[1]
-        (kept if usable else ignored).append(a)
-    return kept, ignored
-
-
-def _regions(annotations: list[Annotation], image: Image, source: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Polygons (M, 2) and the lengths of runs of 0, 1, 0, …; a figure without a segmentation is its box."""
-    polygons, runs = [], []
-    for a in annotations:
-        if isinstance(a.segmentation, Rle):
-            if tuple(a.segmentation.size) != (image.height, image.width):
-                raise ValueError(
-                    f"{source}: the mask of annotation {a.id} has size {list(a.segmentation.size)}, its image "
-                    f"{image.id} is [{image.height}, {image.width}] (height, width)"
-                )
-            runs.append(_run_lengths(a.segmentation))
-            if runs[-1].min(initial=0) < 0 or runs[-1].sum() != image.width * image.height:
-                raise ValueError(
-                    f"{source}: the runs of annotation {a.id} do not add up to {image.width}×{image.height}"
-                )
-        elif a.segmentation:
-            polygons += [np.array(p, np.float32).reshape(-1, 2) - 0.5 for p in a.segmentation]
-        elif a.bbox:
-            x, y, w, h = a.bbox
-            polygons.append(np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float32) - 0.5)
-    return polygons, runs
-
-
-def _run_lengths(rle: Rle) -> np.ndarray:
-    if not isinstance(rle.counts, str):
-        return np.array(rle.counts, np.int32)
-    mask = coco_mask.decode({"size": list(rle.size), "counts": rle.counts.encode()}).ravel(order="F")
-    return np.diff(np.flatnonzero(np.diff(mask, prepend=0)), prepend=0, append=mask.size).astype(np.int32)
