@@ -173,7 +173,8 @@ def test_preflight_passes_on_learnable_data_and_leaves_the_module_alone(small):
 
 def test_preflight_names_zero_targets_and_a_broken_loss(small):
     learner, data = load_recipe(MINI, small)
-    data.train_set._all_keypoints = data.train_set._all_keypoints + np.float32([10_000, 0, 0])
+    labels = data.train_set._labels
+    labels.keypoint_values = (labels.keypoint_values.reshape(-1, 3) + np.float32([10_000, 0, 0])).ravel()
     report = preflight(learner, data, images=2, steps=3, max_people=4, min_area=0.0)
     assert not report.passed and "every target map is zero" in str(report)
     learner, data = load_recipe(MINI, small)
