@@ -76,6 +76,10 @@ def write_cvat_zip(
         if a.segmentation:
             changes.add("CVAT would make polygons of masks: left out", f"annotation {a.id}")
             a.segmentation = []
+    for category in clean.categories:
+        if category.supercategory:
+            changes.add("CVAT's library would take the supercategory for a parent label: left out", category.name)
+        category.supercategory = ""
     _check_item_names(clean, changes)
     sources = {image.file_name: _picture(images, image.file_name) for image in clean.images} if images else {}
     with files.beside(path) as writing, zipfile.ZipFile(writing, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -36,7 +36,7 @@ def match_names(names: Sequence[str], skeleton: Skeleton, aliases: Mapping[str, 
         skeleton.index(target)
     by_alias = {key: aliases[alias] for key, alias in _by_key(aliases or ()).items()}
     found, taken = {}, {}
-    for name, key in zip(names, name_keys(names)):
+    for name, key in zip(names, _keys(names)):
         if name in skeleton.keypoints and name not in (aliases or {}):
             match = name
         else:
@@ -54,15 +54,7 @@ def name_keys(names: Sequence[str]) -> list[tuple[str, str]]:
 
     Names of one list which only differ in spelling stay as they are: each means something of its own.
     """
-    keys = [_key(name) for name in names]
-    known = set(keys)
-    for k, (side, rest) in enumerate(keys):
-        glued = _GLUED.fullmatch(rest)
-        if not side and glued:
-            short, word = glued.groups()
-            twin = {"l": "r", "r": "l", "left": "right", "right": "left"}[short] + word
-            if ("", twin) in known:
-                keys[k] = _SIDES[short], word
+    keys = _keys(names)
     counts = Counter(keys)
     return [key if counts[key] == 1 else ("", name) for key, name in zip(keys, names)]
 
@@ -78,6 +70,19 @@ def unique(names: Sequence[str]) -> list[str]:
 
 def _by_key(names) -> dict[tuple[str, str], str]:
     return dict(zip(name_keys(list(names)), names))
+
+
+def _keys(names: Sequence[str]) -> list[tuple[str, str]]:
+    keys = [_key(name) for name in names]
+    known = set(keys)
+    for k, (side, rest) in enumerate(keys):
+        glued = _GLUED.fullmatch(rest)
+        if not side and glued:
+            short, word = glued.groups()
+            twin = {"l": "r", "r": "l", "left": "right", "right": "left"}[short] + word
+            if ("", twin) in known:
+                keys[k] = _SIDES[short], word
+    return keys
 
 
 def _key(name: str) -> tuple[str, str]:
