@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 
 import cv2
@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from lib import files
-from lib.data.mpii import RECTS, MpiiImage, MpiiPerson, around, head_size, labels, read_mat
+from lib.data.mpii import RECTS, REFERENCE, MpiiImage, MpiiPerson, around, head_size, labels, read_mat, to_coco
 from lib.people import apply_affine
 from lib.skeleton import MPII14, MPII16, Skeleton
 
@@ -50,7 +50,7 @@ class Crop:
 
     @property
     def id(self) -> int:
-        """Of the person: also the annotation's in the file of whole pictures."""
+        """Of the person's annotation in the file of whole pictures."""
         return self.image.id * RECTS + self.person.rect
 
     @property
@@ -74,17 +74,22 @@ class Crop:
         return np.column_stack([np.eye(2) / self.factor, shift])
 
     @property
-    def keypoints(self) -> np.ndarray:
-        """(16, 3) [x, y, v]: where the joints are in the crop."""
-        points = self.person.keypoints.copy()
-        points[:, :2] = apply_affine(self.affine, points[:, :2])
-        return points
+    def picture(self) -> MpiiImage:
+        """The crop as a picture of its own with one person, everything in its pixels."""
+        person = self.person
+        keypoints = person.keypoints.copy()
+        keypoints[:, :2] = apply_affine(self.affine, keypoints[:, :2])
+        x, y, *sides = person.head_box
+        head_box = (*apply_affine(self.affine, np.array([x, y])).tolist(), *(side / self.factor for side in sides))
+        objpos = person.objpos and tuple(apply_affine(self.affine, np.array(person.objpos)).tolist())
+        person = replace(person, keypoints=keypoints, head_box=head_box, objpos=objpos, scale=HEAD * 8 / REFERENCE)
+        return replace(self.image, id=self.id, name=self.name, people=(person,))
 
     @property
     def joints(self) -> np.ndarray:
         """(n, 3) int32 [id, x, y] as the original writes them: ids of `MPII14` from 0, pixels from 1, rounded.
 
-        It divides where a resized picture also shifts: before rounding they are `keypoints` + 1 + (1 − 1/factor)/2.
+        It divides where a resized picture also shifts: before rounding they are those of `picture` + 1 + (1 − 1/factor)/2.
         """
         points = self.person.keypoints[[MPII16.index(name) for name in MPII14.keypoints]]
         places = _rounded((points[:, :2] + 1) / self.factor - self.box[:2] + 1)
@@ -131,25 +136,14 @@ def cut(image: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 def crops_to_coco(crops: Sequence[Crop], skeleton: Skeleton = MPII14) -> dict[str, list]:
-    """COCO keypoint file of crops, with their exact coordinates (`Crop.keypoints`, not `Crop.joints`).
+    """COCO keypoint file of crops as `lib.data.mpii.to_coco` has it, in exact coordinates (not those of `Crop.joints`).
 
-    Returns:
-        images (COCO's keys, `source` and `source_id` of the picture it is cut from, `affine` from that to the crop),
-        annotations (`head_box` in pixels of the crop, so that PCKh can be measured), categories.
+    Its images also have `source` and `source_id`, the picture they are cut from, and `affine`, the way from there.
     """
-    order = [MPII16.index(name) for name in skeleton.keypoints]
-    category = skeleton.to_coco()
-    images, annotations = [], []
-    for crop in crops:
-        (height, width), source = crop.size, crop.image
-        images.append({"id": crop.id, "file_name": crop.name, "height": height, "width": width, "source": source.name,
-                       "source_id": source.id, "affine": crop.affine.tolist()})  # fmt: skip
-        x, y, w, h = crop.person.head_box
-        head_box = [*apply_affine(crop.affine, np.array([x, y])).tolist(), w / crop.factor, h / crop.factor]
-        box = around(crop.keypoints, HEAD / 2, head_box)
-        a = {"id": crop.id, "image_id": crop.id, "category_id": category["id"], "head_box": head_box}
-        annotations.append(a | labels(crop.keypoints[order], box, crop.size))
-    return {"images": images, "annotations": annotations, "categories": [category]}
+    content = to_coco([crop.picture for crop in crops], {crop.name: crop.size for crop in crops}, skeleton)
+    for image, crop in zip(content["images"], crops, strict=True):
+        image |= {"source": crop.image.name, "source_id": crop.image.id, "affine": crop.affine.tolist()}
+    return content
 
 
 @dataclass(frozen=True)

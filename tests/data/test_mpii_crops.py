@@ -130,7 +130,7 @@ def test_joints_are_where_a_painted_dot_is(tmp_path, head):
     assert pixels.shape == (*crop.size, 3) and pixels.dtype == np.uint8
     stored = crop.joints[:, 1:] - 1
     checked = 0
-    for k, (x, y, _) in enumerate(crop.keypoints):
+    for k, (x, y, _) in enumerate(crop.picture.people[0].keypoints):
         if not (10 <= x < crop.size[1] - 10 and 10 <= y < crop.size[0] - 10):
             continue
         x0, y0 = round(x) - 9, round(y) - 9
@@ -189,7 +189,7 @@ def test_crops_are_a_coco_file_that_trains(tmp_path):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.fromarray(cut(image, crop)).save(tmp_path / "images" / crop.name)
     coco = read_coco(path)
-    assert skeleton_of(coco) == MPII14 and [a.id for a in coco.annotations] == [1002, 1001, 1003]
+    assert skeleton_of(coco) == MPII14 and [image.id for image in coco.images] == [1002, 1001, 1003]
     assert [(image.height, image.width) for image in coco.images] == [crop.size for crop in crops]
     samples = CocoKeypoints(path, tmp_path / "images", input_size=(256, 256))
     assert len(samples) == 3 and all(len(sample["keypoints"]) == 1 for sample in samples)

@@ -1,0 +1,214 @@
+"""MPII Human Pose from its two archives: COCO keypoint files, a split by video, and DeeperCut's crops."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import msgspec
+from PIL import Image
+from tqdm.auto import tqdm
+
+from lib import files
+from lib.data.augment import read_image
+from lib.data.coco import CocoFile, check_coco
+from lib.data.deepercut_crops import Crop, Sample, crops_to_coco, cut, plan_crops, write_dataset_mat
+from lib.data.mpii import MpiiImage, read_mpii, read_names, split_by_video, to_coco
+from lib.prepare.archives import unpack
+from lib.prepare.coco import Archive
+from lib.prepare.download import check_file, download
+from lib.prepare.steps import Steps, readable, require_space
+from lib.skeleton import BUILT_IN
+
+MAT = "mpii_human_pose_v1_u12_1.mat"
+
+
+# MPII publishes no checksums: these are TensorFlow Datasets'. There are three pictures fewer than entries in annolist.
+# A pattern's group is the name that a file gets.
+ARCHIVES = (
+    Archive("mpii_human_pose_v1_u12_2.zip", 12_340_483,
+            "3e8bd6b61d39bc2e2bc5cd33a17b0bd08cd2d06c302f24f552042e53a35bcb76",
+            rf"(?:\./)?[^/]+/({re.escape(MAT)})", 1, 100_000_000),
+    Archive("mpii_human_pose_v1.tar.gz", 12_088_943_206,
+            "6d26fbf89f49a7aeff4aa5f98123763f334693806b98eb15630f57a0b50998ce",
+            r"(?:\./)?(images/[^/]+\.jpg)", 24_984, 12_300_000_000),
+)  # fmt: skip
+
+
+def prepare_mpii(
+    data_dir: str | Path = "data/mpii",
+    archives: str | Path | None = None,
+    unpacked: bool = False,
+    skeleton: Literal["mpii16", "mpii14"] = "mpii16",
+    val_fraction: float = 0.1,
+    val_list: str | Path | None = None,
+    crops: bool = False,
+    max_missing: int = 10,
+    threads: int | None = None,
+    url: str = "https://datasets.d2.mpi-inf.mpg.de/andriluka14cvpr",
+    keep_archives: bool = True,
+) -> None:
+    """Download MPII Human Pose and write COCO keypoint files; stopped at any moment, the same command goes on.
+
+    12.1 GB are downloaded and 12.3 GB unpacked. MPII is for research; its authors exclude commercial use, because the
+    pictures belong to the makers of the videos.
+
+    The joints of MPII's own test images are withheld, so validation images come out of its training images, whole
+    videos at a time. Training images without any annotated joint are left out: people in them are not marked.
+
+    Args:
+        data_dir: folder to fill: images/, annotations/person_keypoints_{train,val,test}.json, crops/.
+        archives: folder with mpii_human_pose_v1.tar.gz and mpii_human_pose_v1_u12_2.zip from elsewhere. They are only
+            read, and nothing is downloaded.
+        unpacked: images/ and mpii_human_pose_v1_u12_1.mat lie in DATA_DIR already; nothing is downloaded or unpacked.
+        skeleton: all 16 joints, or DeeperCut's 14 without pelvis and thorax.
+        val_fraction: part of the annotated images for validation.
+        val_list: file that names the validation images instead: one name a line, or JSON such as the well-known
+            valid.json of Tompson's split.
+        crops: also cut every person out for DeeperCut, the head 50 pixels long: crops/images, crops/annotations and
+            crops/dataset_{train,val}.mat; up to 15 GB more.
+        max_missing: pictures that may be missing, and are left out. MPII's own archive lacks 3 of 24,987.
+        threads: for reading pictures and cutting; by default as many as there are cores, and some more.
+        url: the server's folder.
+        keep_archives: keep what was downloaded in DATA_DIR/archives; off: delete it once its files are in place.
+    """
+    print("MPII Human Pose (Andriluka et al., CVPR 2014) is for research, not for commercial use")
+    folder, steps = Path(data_dir), Steps(data_dir)
+    if not unpacked:
+        _fetch(folder, steps, Path(archives) if archives else None, url, keep_archives)
+    images = read_mpii(folder / MAT)
+    sizes = _sizes(images, folder, max_missing, threads)
+    splits = _split([image for image in images if image.name in sizes], val_fraction, val_list, folder / MAT)
+    for split, chosen in splits.items():
+        path = folder / f"annotations/person_keypoints_{split}.json"
+        _write(path, to_coco(chosen, sizes, BUILT_IN[skeleton]))
+    if crops:
+        _cut_all({split: splits[split] for split in ("train", "val")}, sizes, folder, steps, threads)
+
+
+def _fetch(folder: Path, steps: Steps, given: Path | None, url: str, keep: bool) -> None:
+    own = folder / "archives"
+    todo = [a for a in ARCHIVES if not (steps.finished(a.name, sha256=a.sha256) and _there(folder, a) == a.files)]
+    missing = 0 if given else sum(a.size for a in todo if not (own / a.name).exists())
+    if todo:
+        print(f"{folder}: {readable(missing)} to download")
+        require_space(folder, missing + sum(a.unpacked * (a.files - _there(folder, a)) // a.files for a in todo))
+    for archive in todo:
+        if given:
+            source = given / archive.name
+            check_file(source, archive.size, archive.sha256)
+        else:
+            source = download(f"{url.rstrip('/')}/{archive.address}", own / archive.name, archive.size, archive.sha256)
+        found = unpack(source, folder, lambda name: (match := re.fullmatch(archive.pattern, name)) and match[1])  # noqa: B023
+        if found != archive.files:
+            raise ValueError(f"{source} holds {found:,} of the {archive.files:,} files that are expected: get it again")
+        steps.finish(archive.name, sha256=archive.sha256)
+        if not (keep or given):
+            source.unlink()
+
+
+def _there(folder: Path, archive: Archive) -> int:
+    """How many files of an archive are in place."""
+    return int((folder / MAT).exists()) if archive.files == 1 else sum(1 for _ in folder.glob("images/*.jpg"))
+
+
+def _sizes(images: Sequence[MpiiImage], folder: Path, max_missing: int, threads: int | None) -> dict:
+    """(height, width) by name, of the pictures that are there."""
+
+    def size(image: MpiiImage) -> tuple[int, int] | None:
+        try:
+            path = files.inside(folder / "images", image.name)
+        except ValueError as error:
+            raise ValueError(f"{folder / MAT}: image {image.id}: {error}") from None
+        try:
+            with Image.open(path) as picture:  # reads no more than the header
+                return picture.size[::-1]
+        except FileNotFoundError:
+            return None
+        except (OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path}: not a readable image ({error}); unpack it again") from None
+
+    found = dict(zip((image.name for image in images), _parallel(size, images, threads, "sizes")))
+    missing = [name for name, size in found.items() if size is None]
+    if len(missing) > max_missing:
+        raise FileNotFoundError(
+            f"{folder / 'images'}: {len(missing):,} of {len(found):,} pictures are missing, the first is {missing[0]}; "
+            f"unpack them again, or allow it with --max_missing {len(missing)}"
+        )
+    if missing:
+        print(f"left out because the picture is missing: {', '.join(missing[:10])}" + " …" * (len(missing) > 10))
+    return {name: size for name, size in found.items() if size is not None}
+
+
+def _split(images: Sequence[MpiiImage], fraction: float, listed: str | Path | None, mat: Path) -> dict[str, list]:
+    labelled = [image for image in images if image.train and image.labelled]
+    if not labelled:
+        raise ValueError(f"{mat}: none of its {len(images)} images with a picture has an annotated joint")
+    if listed is None:
+        val = split_by_video(labelled, fraction)
+    else:
+        names = read_names(listed)
+        val = {image.id for image in labelled if image.name in names}
+        unknown = names - {image.name for image in labelled}
+        if unknown:
+            raise ValueError(f"{listed}: {len(unknown)} of {len(names)} names are no annotated training images of {mat}, "
+                             f"the first is {min(unknown)}")  # fmt: skip
+    return {
+        "train": [image for image in labelled if image.id not in val],
+        "val": [image for image in labelled if image.id in val],
+        "test": [image for image in images if not image.train],
+    }
+
+
+def _write(path: Path, content: dict) -> None:
+    check_coco(msgspec.convert(content, CocoFile), path)
+    files.write(path, msgspec.json.encode(content))
+    people = sum(1 for a in content["annotations"] if a["num_keypoints"])
+    print(f"{path}: {len(content['images']):,} images, {people:,} people with joints")
+
+
+def _cut_all(splits: dict, sizes: dict, folder: Path, steps: Steps, threads: int | None) -> None:
+    plans = {split: plan_crops(images, sizes) for split, images in splits.items()}
+    by_image: dict[str, list[Crop]] = {}
+    for crop in (crop for planned, _ in plans.values() for crop in planned):
+        by_image.setdefault(crop.image.name, []).append(crop)
+    target = folder / "crops/images"
+    mat = hashlib.sha256((folder / MAT).read_bytes()).hexdigest()
+    if not steps.finished("crops", mat=mat):
+        for crop in (crop for crops in by_image.values() for crop in crops):
+            (target / crop.name).unlink(missing_ok=True)
+        steps.finish("crops", mat=mat)  # those which are there from now on are of this file
+
+    def missing(crops: Iterable[Crop]) -> list[Crop]:
+        return [crop for crop in crops if not (target / crop.name).exists()]
+
+    def write_crops(name: str) -> None:
+        if todo := missing(by_image[name]):
+            image = read_image(folder / "images" / name)
+            for crop in todo:
+                _, png = cv2.imencode(".png", cv2.cvtColor(cut(image, crop), cv2.COLOR_RGB2BGR))
+                files.write(target / crop.name, png.tobytes())
+
+    # a photograph's PNG takes about two bytes for a pixel
+    require_space(target, sum(2 * c.size[0] * c.size[1] for crops in by_image.values() for c in missing(crops)))
+    _parallel(write_crops, list(by_image), threads, "crops")
+    for split, (planned, left_out) in plans.items():
+        _write(folder / f"crops/annotations/person_keypoints_{split}.json", crops_to_coco(planned))
+        if planned:
+            samples = [Sample(str((target / crop.name).resolve()), crop.size, (crop.joints,)) for crop in planned]
+            print(write_dataset_mat(folder / f"crops/dataset_{split}.mat", samples))
+        if left_out:
+            print(f"{len(left_out)} people of {split} have no crop, the first: {left_out[0]}")
+
+
+def _parallel(function: Callable[[Any], Any], items: Sequence, threads: int | None, what: str) -> list:
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            return list(tqdm(pool.map(function, items), total=len(items), desc=what, unit="image"))
+        finally:
+            pool.shutdown(cancel_futures=True)
