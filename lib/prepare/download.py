@@ -170,7 +170,7 @@ class _Transfer:
 
     def restart(self) -> None:
         self.file.truncate(0)
-        self.bar.n = 0
+        self.bar.n = self.file.seek(0)
 
     def open(self, request: urllib.request.Request, have: int) -> HTTPResponse | None:
         """The answer to a request; None if the server says that we have all of the file."""
