@@ -31,7 +31,9 @@ class Changes:
 
     def add(self, rule: str, example: object = "", severity: str = "note", count: int = 1) -> None:
         """Count a rule; the first example stays, and the worst severity."""
-        line = self.lines.setdefault(rule, Line(severity, 0, str(example)))
+        if rule not in self.lines:
+            self.lines[rule] = Line(severity, 0, f"{example!s:.120}")
+        line = self.lines[rule]
         line.severity = min(line.severity, severity, key=SEVERITIES.index)
         line.count += count
 

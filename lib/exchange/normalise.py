@@ -8,6 +8,7 @@ by it, and trainers leave out what has none. 0.53 is MMPose's figure for COCO pe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ MARGIN, MIN_MARGIN, AREA_OF_BOX = 0.1, 5, 0.53
 LARGEST_ID = 2**53  # beyond, JavaScript tools round
 
 Row = dict[str, Any]
+Say = Callable[..., None]  # rule, detail, severity
 
 
 @no_garbage_collection()
@@ -32,321 +34,299 @@ def normalise(raw: Row, source: str, changes: Changes, images: Path | None = Non
     """Turn decoded COCO-like JSON into a CocoFile.
 
     Args:
-        raw: `images`, `annotations` and `categories`, as lists of objects.
+        raw: `images`, `annotations` and `categories`, each a list of objects.
         source: what errors call the file.
         changes: every rule that was applied is added.
         images: folder of the pictures, to find them under their names and to fill in sizes.
 
     Raises:
-        ValueError: no COCO lists; an id that stands for two images or two categories; an image without a size.
+        ValueError: an id that stands for two images or two categories; an annotated image without a size.
     """
-    for what in ("images", "annotations", "categories"):
-        rows = raw.get(what)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"{source}: not a COCO file, it has no list of objects {what!r}")
-    used, used_categories = (
-        {_plain(row.get(key)) for row in raw["annotations"]} for key in ("image_id", "category_id")
-    )
-    pictures = _images(raw["images"], used, source, changes, images)
-    categories = _categories(raw["categories"], used_categories, source, changes)
+    used = {key: {_plain(row.get(key)) for row in raw["annotations"]} for key in ("image_id", "category_id")}
+    pictures = _images(raw["images"], used["image_id"], source, changes, images)
+    categories = _categories(raw["categories"], used["category_id"], source, changes)
     annotations = []
     for number, row in zip(_numbers(raw["annotations"], "annotation", source, changes), raw["annotations"]):
-        where = f"annotation {row.get('id')}"
         image, category = pictures.get(_plain(row.get("image_id"))), categories.get(_plain(row.get("category_id")))
-        if image is None or category is None:
-            which = "image_id" if image is None else "category_id"
-            changes.add(f"annotation with an unknown {which} left out", f"{where}, {row.get(which)}", "severe")
-            continue
-        annotation = _annotation(row, number, image, category, changes, where)
-        if annotation is not None:
-            annotations.append(annotation)
+        if image and category:
+            annotations.append(_annotation(row, number, image, category, changes))
+        else:
+            key = "category_id" if image else "image_id"
+            example = f"annotation {row.get('id')}, {row.get(key)}"
+            changes.add(f"annotation with an unknown {key} left out", example, "severe")
     for what, kind in (("images", Image), ("annotations", Annotation), ("categories", Category)):
         _say_what_is_left_out(raw[what], kind, changes)
     info, licenses = (raw.get(what, UNSET) for what in ("info", "licenses"))
+    annotations = [a for a in annotations if a is not None]
     coco = CocoFile(list(pictures.values()), annotations, list(categories.values()), info, licenses)
     coco.source = source
     check_coco(coco)
     return coco
 
 
-def _plain(value) -> Any:
+def _plain(value: Any) -> int | str:
     """An id as a key: 7, 7.0 and "7" are the same."""
-    try:
-        return int(value) if float(value).is_integer() else str(value)
-    except (TypeError, ValueError, OverflowError):
-        return str(value)
+    number = _whole(value)
+    return str(value) if number is None else number
 
 
 def _numbers(rows: list[Row], what: str, source: str, changes: Changes) -> list[int]:
     """Ids from 1, unique and whole: the file's own where they are, else all are numbered anew."""
     ids = [row.get("id") for row in rows]
     plain = [_plain(i) for i in ids]
-    if len(set(plain)) < len(plain) and what != "annotation":
+    repeated = len(set(plain)) < len(plain)
+    if repeated and what != "annotation":
         twice = next(i for k, i in enumerate(plain) if i in plain[:k])
         raise ValueError(f"{source}: two {what} entries have the id {twice}: nobody can tell which one is meant")
-    if any(not isinstance(i, int) or isinstance(i, bool) for i in ids):
-        changes.add(f"{what} id that is not a whole number", next(i for i in ids if type(i) is not int))
-    if len(set(plain)) == len(plain) and all(isinstance(i, int) and 1 <= i < LARGEST_ID for i in plain):
+    if not repeated and all(type(i) is int and 1 <= i < LARGEST_ID for i in plain):
+        if plain != ids or not set(map(type, ids)) <= {int}:
+            changes.add(f"{what} id not written as a whole number", next(i for i in ids if type(i) is not int))
         return plain
-    new = list(range(1, len(rows) + 1))
-    first = next((k for k in new if plain[k - 1] != k), 1)
-    changes.add(f"{what} ids numbered anew from 1", f"{ids[first - 1]} → {first}", count=len(rows))
-    return new
+    first = next((k for k, i in enumerate(plain) if i != k + 1), 0)
+    changes.add(f"{what} ids numbered anew from 1", f"{ids[first]} → {first + 1}", count=len(ids))
+    return list(range(1, len(ids) + 1))
 
 
 def _images(rows: list[Row], used: set, source: str, changes: Changes, folder: Path | None) -> dict[Any, Image]:
-    rows = _without_copies(rows, "image", changes)
     pictures = {}
     names = file_names(rows, changes, folder)
     for number, row, name in zip(_numbers(rows, "image", source, changes), rows, names):
-        size = [_whole(row.get(side)) for side in ("width", "height")]
-        if not all(side and side > 0 for side in size):
+        key, size = _plain(row.get("id")), (_whole(row.get("width")), _whole(row.get("height")))
+        if min(side or 0 for side in size) <= 0:
             size = picture_size(folder, name) if folder else None
-            if not size and _plain(row.get("id")) not in used:
-                changes.add(
-                    "image without annotations and without a size left out: --images FOLDER keeps it", name, "warning"
-                )
-                continue
-            if not size:
+            if not size and key in used:
                 raise ValueError(f"{source}: image {row.get('id')} ({name}) is given as {row.get('width')}×"
                                  f"{row.get('height')} pixels: say --images FOLDER, so that its size can be read")  # fmt: skip
+            if not size:
+                changes.add(
+                    "image without annotations and without a size left out (--images keeps it)", name, "warning"
+                )
+                continue
             changes.add("size of an image read from the picture", f"{name}: {size[0]}×{size[1]}")
         date = row.get("date_captured", UNSET)
         if isinstance(date, dict):
             date = _date(date)
             changes.add("date_captured in MongoDB's writing", f"{row['date_captured']} → {date}")
-        more = {key: row[key] for key in ("license", "coco_url", "flickr_url") if key in row}
-        pictures[_plain(row.get("id"))] = Image(number, name, *size, date_captured=date, **more)
+        more = {what: row[what] for what in ("license", "coco_url", "flickr_url") if what in row}
+        pictures[key] = Image(number, name, *size, date_captured=date, **more)
     return pictures
-
-
-def _without_copies(rows: list[Row], what: str, changes: Changes) -> list[Row]:
-    kept: list[Row] = []
-    by_id: dict[Any, Row] = {}
-    for row in rows:
-        if by_id.setdefault(_plain(row.get("id")), row) is row:
-            kept.append(row)
-        elif by_id[_plain(row.get("id"))] != row:
-            kept.append(row)  # two things under one id: `_numbers` says so
-        else:
-            changes.add(f"{what} entry that stands there twice", f"id {row.get('id')}")
-    return kept
 
 
 def _date(date: dict) -> str:
     """MongoDB's {"$date": milliseconds, {"$numberLong": …} or text} as ISO 8601."""
     value = date.get("$date")
     value = value.get("$numberLong") if isinstance(value, dict) else value
-    try:
-        return str(np.datetime64(int(value), "ms")) + "Z"
-    except (TypeError, ValueError):
-        return str(value)
+    milliseconds = _whole(value)
+    return str(value) if milliseconds is None else f"{np.datetime64(milliseconds, 'ms')}Z"
 
 
 def _categories(rows: list[Row], used: set, source: str, changes: Changes) -> dict[Any, Category]:
-    rows = _without_copies(rows, "category", changes)
-    kept = []
+    kept = [row for row in rows if row.get("keypoints") or _plain(row.get("id")) in used]
     for row in rows:
-        if row.get("keypoints") or _plain(row.get("id")) in used:
-            kept.append(row)
-        else:
+        if row not in kept:
             changes.add(
                 "category without keypoints and annotations left out", f"{row.get('name')!r}, id {row.get('id')}"
             )
     names = [str(row.get("name") or f"category_{row.get('id')}").strip() for row in kept]
-    for name, new in zip(names, unique(names)):
+    categories = {}
+    for number, row, name, new in zip(_numbers(kept, "category", source, changes), kept, names, unique(names)):
         if name != new:
             changes.add("two categories of one name", f"{name!r}, the second is now {new!r}", "severe")
-    categories = {}
-    for number, row, name in zip(_numbers(kept, "category", source, changes), kept, unique(names)):
-        categories[_plain(row.get("id"))] = _category(row, number, name, changes)
+        categories[_plain(row.get("id"))] = _category(row, number, new, changes)
     return categories
 
 
 def _category(row: Row, number: int, name: str, changes: Changes) -> Category:
+    def say(rule: str, detail: Any, severity: str = "warning") -> None:
+        changes.add(rule, f"{detail} in {name!r}", severity)
+
     category = Category(number, name, row.get("supercategory", UNSET))
-    if not row.get("keypoints"):
-        changes.add("category without keypoints", repr(name), "note")
+    given, sigmas = row.get("keypoints"), row.get("sigmas")
+    if not given:
+        changes.add("category without keypoints", repr(name))
         return category
-    given = [str(keypoint).strip() or f"keypoint_{k}" for k, keypoint in enumerate(row["keypoints"], 1)]
-    category.keypoints = unique(given)
-    if category.keypoints != row["keypoints"]:
-        pair = next((a, b) for a, b in zip(row["keypoints"], category.keypoints) if a != b)
-        changes.add("keypoint names trimmed or made unique", f"{pair[0]!r} → {pair[1]!r} in {name!r}", "warning")
-    category.skeleton = _links(row.get("skeleton"), len(given), name, changes)
-    sigmas = row.get("sigmas")
-    if sigmas:
-        if len(sigmas) == len(given) and all((_number(s) or 0) > 0 for s in sigmas):
-            category.sigmas = sigmas
-        else:
-            changes.add("sigmas that do not fit the keypoints left out", f"{len(sigmas)} in {name!r}", "warning")
+    category.keypoints = unique([str(keypoint).strip() for keypoint in given])
+    for old, new in zip(given, category.keypoints):
+        if old != new:
+            say("keypoint names trimmed or made unique", f"{old!r} → {new!r}")
+    category.skeleton = _links(row.get("skeleton"), len(given), say)
+    if sigmas and len(sigmas) == len(given) and all((_number(s) or 0) > 0 for s in sigmas):
+        category.sigmas = sigmas
+    elif sigmas:
+        say("sigmas that do not fit the keypoints left out", f"{len(sigmas)} for {len(given)} names")
     return category
 
 
-def _links(skeleton: Any, k: int, name: str, changes: Changes) -> list[tuple[int, int]]:
+def _links(skeleton: Any, k: int, say: Say) -> list[tuple[int, int]]:
     given = [tuple(map(_whole, link)) if isinstance(link, list | tuple) else () for link in skeleton or ()]
     shift = int(any(0 in link for link in given))
-    if skeleton is None:
-        changes.add("category without a skeleton: no links", repr(name), "warning")
-    elif shift:
-        changes.add("links counted from 0: counted from 1 now", f"{list(given[0])} in {name!r}", "warning")
+    if skeleton is None or shift:
+        say("links counted from 0: counted from 1 now" if shift else "category without a skeleton", skeleton)
     links: dict[frozenset, tuple[int, int]] = {}
     for link in given:
         ends = frozenset(end + shift for end in link if end is not None)
         if len(link) == len(ends) == 2 and all(1 <= end <= k for end in ends) and ends not in links:
             links[ends] = link[0] + shift, link[1] + shift
         else:
-            changes.add("link left out: repeated, or not between two keypoints", f"{list(link)} in {name!r}", "warning")
+            say("link left out: repeated, or not between two keypoints", list(link))
     return list(links.values())
 
 
-def _annotation(
-    row: Row, number: int, image: Image, category: Category, changes: Changes, where: str
-) -> Annotation | None:
+def _annotation(row: Row, number: int, image: Image, category: Category, changes: Changes) -> Annotation | None:
+    def say(rule: str, detail: Any = None, severity: str = "note") -> None:
+        changes.add(rule, f"annotation {row.get('id')}" + ("" if detail is None else f", {detail}"), severity)
+
     a = Annotation(number, image.id, category.id)
     crowd = row.get("iscrowd", 0)
     a.iscrowd = int(bool(_number(crowd)))
-    if type(crowd) is not int or crowd not in (0, 1):
-        changes.add("iscrowd that is not 0 or 1", f"{where}, {crowd} → {a.iscrowd}")
-    positions = _keypoints(row, a, category, changes, where)
-    a.segmentation = _segmentation(row.get("segmentation"), changes, where)
-    mask = _as_rle(a.segmentation, image)
-    box = row.get("bbox")
-    if isinstance(box, list) and len(box) == 4 and all(_number(v) is not None for v in box) and min(box[2:]) > 0:
-        a.bbox = box
-    elif mask is not None or len(positions):
-        a.bbox = [float(v) for v in coco_mask.toBbox(mask)] if mask is not None else _box_around(positions, image)
-        how = "mask" if mask is not None else "labelled keypoints, with a margin"
-        changes.add(f"box missing or empty: laid around the {how}", f"{where}, {box} → {a.bbox}")
-    else:
-        changes.add("annotation without keypoints, box and mask left out", where, "warning")
-        return None
-    area = _number(row.get("area"))
-    if area is not None and area > 0:
-        a.area = area
-    else:
-        a.area = float(coco_mask.area(mask)) if mask is not None else round(AREA_OF_BOX * a.bbox[2] * a.bbox[3], 2)
-        how = "the mask's" if mask is not None else f"{AREA_OF_BOX} of the box"
-        changes.add(f"area missing or 0: {how}", f"{where}, {row.get('area')} → {a.area}")
+    if type(crowd) is not int or crowd != a.iscrowd:
+        say("iscrowd that is not 0 or 1", f"{crowd} → {a.iscrowd}")
+    values = row.get("keypoints") or []
+    if category.keypoints:
+        a.keypoints = _points(_fitted(values, 3 * len(category.keypoints), say), say)
+        a.num_keypoints = sum(v > 0 for v in a.keypoints[2::3])
+        if row.get("num_keypoints") != a.num_keypoints:
+            say("num_keypoints counted anew", f"{row.get('num_keypoints')} → {a.num_keypoints}")
+    elif values:
+        say("keypoints of a category that names none left out", repr(category.name), "severe")
+    a.segmentation = _segmentation(row.get("segmentation"), image, say)
+    box, area = row.get("bbox"), _number(row.get("area"))
+    a.bbox = [_number(v) for v in box] if isinstance(box, list) and len(box) == 4 else []
+    if None in a.bbox or min(a.bbox[2:], default=0) <= 0:
+        a.bbox, how = _box_around(a, image)
+        if not a.bbox:
+            say("annotation without keypoints, box and mask left out", severity="warning")
+            return None
+        say(f"box missing or empty: laid around the {how}", f"{box} → {a.bbox}")
+    a.area = area or 0
+    if a.area <= 0:
+        of_mask = _mask_area(a.segmentation)
+        a.area = of_mask or round(AREA_OF_BOX * a.bbox[2] * a.bbox[3], 2)
+        say(f"area missing or 0: {'the mask' if of_mask else f'{AREA_OF_BOX} of the box'}", f"{area} → {a.area}")
     return a
 
 
-def _keypoints(row: Row, a: Annotation, category: Category, changes: Changes, where: str) -> np.ndarray:
-    """Set `keypoints` and `num_keypoints`; returns the positions (n, 2) that a box may be laid around."""
-    values = row.get("keypoints") or []
+def _fitted(values: list, needed: int, say: Say) -> list:
+    """As many numbers as the category's names ask for."""
     if values and isinstance(values[0], list):
         values = [v for point in values for v in point]
-        changes.add("keypoints as a list of lists", where)
-    if not category.keypoints:
-        if values:
-            changes.add("keypoints of a category that names none left out", f"{where}, {category.name!r}", "severe")
-        return np.zeros((0, 2))
-    a.keypoints = values = _points(_fitted(values, 3 * len(category.keypoints), changes, where), changes, where)
-    a.num_keypoints = sum(v > 0 for v in values[2::3])
-    if row.get("num_keypoints") != a.num_keypoints:
-        changes.add("num_keypoints counted anew", f"{where}, {row.get('num_keypoints')} → {a.num_keypoints}")
-    points = np.array(values, float).reshape(-1, 3)
-    labelled = points[:, 2] > 0
-    return points[labelled if labelled.any() else points[:, :2].any(axis=1), :2]
-
-
-def _fitted(values: list, needed: int, changes: Changes, where: str) -> list:
-    """As many numbers as the category's names ask for."""
-    given = len(values)
+        say("keypoints as a list of lists")
+    given, beyond = len(values), values[needed + 2 :: 3]
     if not given:
-        changes.add("no keypoints: v = 0 for every name", where)
+        say("no keypoints: v = 0 for every name")
     elif given % 3:
-        changes.add("keypoints that do not come in threes: the incomplete end left out", f"{where}, {given}", "severe")
+        say("keypoints that do not come in threes: the incomplete end left out", f"{given} numbers", "severe")
         values = values[: given - given % 3]
-    if len(values) > needed:
-        changes.add("points without a name at the end of the keypoints left out",
-                    f"{where}, {given} numbers for {needed // 3} names", "severe" if any(values[needed + 2 :: 3]) else "warning")  # fmt: skip
-    elif given and len(values) < needed:
-        changes.add("fewer keypoints than names: v = 0 for the last ones", f"{where}, {given} of {needed}", "warning")
+    elif given > needed:
+        severity = "severe" if any(beyond) else "warning"
+        say("points without a name, at the end, left out", f"{given} numbers for {needed // 3} names", severity)
+    elif given < needed:
+        say("fewer keypoints than names: v = 0 for the last ones", f"{given} numbers of {needed}", "warning")
     return values[:needed] + [0] * (needed - len(values))
 
 
-def _points(values: list, changes: Changes, where: str) -> list:
+def _points(values: list, say: Say) -> list:
     """Finite coordinates and a visibility of 0, 1 or 2; x and y of v = 0 stay."""
     seen = values[2::3]
     clean = set(map(type, values)) <= {int, float} and set(map(type, seen)) <= {int} and set(seen) <= {0, 1, 2}
     if not clean or not math.isfinite(sum(values)):
-        triples = zip(values[0::3], values[1::3], seen)
-        values = [n for triple in triples for n in _point(*triple, changes, where)]
+        values = [n for x, y, v in zip(values[0::3], values[1::3], seen) for n in _point(x, y, v, say)]
     if any(not v and (x or y) for x, y, v in zip(values[0::3], values[1::3], values[2::3])):
-        changes.add("a position with v = 0: kept, not labelled", where)
+        say("a position with v = 0: kept, not labelled")
     return values
 
 
-def _point(x, y, v, changes: Changes, where: str) -> tuple:
+def _point(x: Any, y: Any, v: Any, say: Say) -> tuple:
     number = _number(v)
     seen = 0 if number is None else min(2, max(0, math.ceil(number)))
     if type(v) is not int or v != seen:
-        doubtful = number is None or number != seen
-        changes.add("visibility that is not 0, 1 or 2", f"{where}, {v} → {seen}", "warning" if doubtful else "note")
+        say("visibility that is not 0, 1 or 2", f"{v} → {seen}", "note" if number == seen else "warning")
     x, y = _number(x), _number(y)
     if x is None or y is None:
-        changes.add("coordinates that are not numbers: v = 0", where, "severe" if seen else "note")
+        say("coordinates that are not numbers: v = 0", severity="severe" if seen else "note")
         return 0, 0, 0
     return x, y, seen
 
 
-def _box_around(points: np.ndarray, image: Image) -> list[float]:
-    """[x, y, width, height] around points (n, 2), with the margin, cut at the image where that leaves something."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    margin = max(MARGIN * (high - low).max(), MIN_MARGIN)
-    low, high = low - margin, high + margin
-    cut_low, cut_high = np.maximum(low, 0), np.minimum(high, (image.width, image.height))
-    if (cut_high > cut_low).all():
-        low, high = cut_low, cut_high
-    return [round(float(v), 2) for v in (*low, *(high - low))]
-
-
-def _segmentation(given: Any, changes: Changes, where: str) -> list | Rle:
-    if isinstance(given, dict):
+def _segmentation(given: Any, image: Image, say: Say) -> list | Rle:
+    if isinstance(given, dict) and given:
         try:
-            return msgspec.convert(given, Rle)
+            mask = msgspec.convert(given, Rle)
+            if mask.size == (image.height, image.width):
+                return mask
+            problem = f"size {list(mask.size)} in an image of {[image.height, image.width]}"
         except msgspec.ValidationError as error:
-            changes.add("mask that cannot be read left out", f"{where}, {error}", "severe")
-            return []
-    polygons = given if isinstance(given, list) else []
+            problem = error
+        say("mask that cannot be read, or of another size, left out", problem, "severe")
+    polygons = given if isinstance(given, list) and given != [[]] else []
     if polygons and not isinstance(polygons[0], list):
         polygons = [polygons]
-        changes.add("polygon that is not in a list", where)
-    kept = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0 and all(_number(v) is not None for v in p)]
-    if len(kept) < len(polygons) and polygons != [[]]:
-        changes.add("polygon of fewer than three points left out", where, "warning", len(polygons) - len(kept))
+        say("polygon that is not in a list")
+    kept = [
+        p
+        for p in polygons
+        if len(p) >= 6 and len(p) % 2 == 0 and set(map(type, p)) <= {int, float} and math.isfinite(sum(p))
+    ]
+    if len(kept) < len(polygons):
+        say("polygon of fewer than three points left out", severity="warning")
     return kept
 
 
-def _as_rle(segmentation: list | Rle, image: Image) -> dict | None:
-    """The whole mask as pycocotools wants it; None for none."""
-    size = [image.height, image.width]
+def _box_around(a: Annotation, image: Image) -> tuple[list[float], str]:
+    """[x, y, width, height] and what it is laid around; [] where there is nothing."""
+    if isinstance(a.segmentation, Rle):
+        return [float(v) for v in coco_mask.toBbox(_compressed(a.segmentation))], "mask"
+    points = np.array([v for polygon in a.segmentation for v in polygon], float).reshape(-1, 2)
+    how, margin = "mask", 0
+    if not len(points):
+        keypoints = np.array(a.keypoints or (), float).reshape(-1, 3)
+        labelled = keypoints[:, 2] > 0
+        points = keypoints[labelled if labelled.any() else keypoints[:, :2].any(axis=1), :2]
+        how, margin = (
+            "labelled keypoints, with a margin",
+            max(MARGIN * np.ptp(points, axis=0).max(), MIN_MARGIN) if len(points) else 0,
+        )
+    if not len(points):
+        return [], how
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    cut_low, cut_high = np.maximum(low, 0), np.minimum(high, (image.width, image.height))
+    if (cut_high > cut_low).all():
+        low, high = cut_low, cut_high
+    return [round(float(v), 2) for v in (*low, *(high - low))], how
+
+
+def _mask_area(segmentation: list | Rle) -> float:
     if isinstance(segmentation, Rle):
-        counts = segmentation.counts
-        if isinstance(counts, str):
-            return {"size": list(segmentation.size), "counts": counts.encode()}
-        return coco_mask.frPyObjects({"size": list(segmentation.size), "counts": counts}, *segmentation.size)
-    return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)) if segmentation else None
+        return float(coco_mask.area(_compressed(segmentation)))
+    polygons = [np.array(polygon, float).reshape(-1, 2).T for polygon in segmentation]
+    return sum(abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2 for x, y in polygons)
+
+
+def _compressed(mask: Rle) -> dict:
+    if isinstance(mask.counts, str):
+        return {"size": mask.size, "counts": mask.counts.encode()}
+    return coco_mask.frPyObjects({"size": list(mask.size), "counts": mask.counts}, *mask.size)
 
 
 def _number(value: Any) -> int | float | None:
     """A finite number (also one in quotes), or None."""
     try:
         value = value if type(value) in (int, float) else float(value)
-    except (TypeError, ValueError):
+        return value if math.isfinite(value) else None
+    except (TypeError, ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) else None
 
 
 def _whole(value: Any) -> int | None:
+    if type(value) is int:
+        return value
     number = _number(value)
     return int(number) if number is not None and number == int(number) else None
 
 
 def _say_what_is_left_out(rows: list[Row], kind: type, changes: Changes) -> None:
-    """Keys that our files have no place for, with an example."""
-    known = {*kind.__struct_fields__, "path"} if kind is Image else set(kind.__struct_fields__)
+    """Keys that our files have no place for, with an example; `path` is where file names come from."""
+    known = {*kind.__struct_fields__, "path"}
     for row in rows:
         for key in row.keys() - known:
-            changes.add(f"{kind.__name__.lower()}.{key}: our files have no place for it", f"{row[key]!r:.60}")
+            changes.add(f"{kind.__name__.lower()}.{key}: our files have no place for it", row[key])

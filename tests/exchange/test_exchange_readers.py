@@ -149,7 +149,7 @@ def test_more_points_than_names(tmp_path, extra, severity):
 def test_fewer_points_than_names(tmp_path):
     coco, changes = read(tmp_path, coco_annotator(annotations__1__keypoints=[30, 40, 2]))
     assert coco.annotations[1].keypoints == [30, 40, 2, 0, 0, 0, 0, 0, 0] and coco.annotations[1].num_keypoints == 1
-    assert "901, 3 of 9" in line(changes, "fewer keypoints than names").example
+    assert "901, 3 numbers of 9" in line(changes, "fewer keypoints than names").example
 
 
 def test_not_in_threes(tmp_path):
@@ -337,13 +337,10 @@ def test_boxes_that_are_none(tmp_path, box):
     assert read(tmp_path, coco_annotator(annotations__1__bbox=box))[0].annotations[1].bbox == [15, 25, 60, 20]
 
 
-def test_byte_order_marks_and_rows_that_stand_there_twice(tmp_path):
-    data = coco_annotator()
-    data["images"].append(dict(data["images"][0]))
+def test_byte_order_marks(tmp_path):
     path = tmp_path / "bom.json"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(data).encode())
-    coco, changes = read_any(path)
-    assert len(coco.images) == 2 and line(changes, "image entry that stands there twice")
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(coco_annotator()).encode())
+    assert len(read_any(path)[0].images) == 2
 
 
 def test_hostile_file_names_stay_inside(tmp_path):
