@@ -29,9 +29,8 @@ Select = Callable[[str], str | None]
 # .., an absolute name, a drive or another prefix with a colon, a backslash, a control character
 _HOSTILE = re.compile(r"(^|/)\.\.(/|$)|^/|^[^/]*:|\\|[\0-\x1f\x7f]")
 _LINKS_AND_DEVICES = (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-_READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
-           UnicodeDecodeError)  # fmt: skip
+           UnicodeDecodeError, RuntimeError)  # fmt: skip
 _LIMIT, _RATIO = 64 << 20, 200
 
 
@@ -146,8 +145,6 @@ class _Unpacking:
             raise ValueError(f"{self.archive}: {info.filename!r} is a link or a device: refused")
         if info.flag_bits & 0x41:
             raise ValueError(f"{self.archive}: {info.filename!r} is encrypted: unpack it yourself, with its password")
-        if info.compress_type not in _READABLE:
-            raise ValueError(f"{self.archive}: Python cannot read the compression of {info.filename!r}: unpack it yourself")
         return None if info.is_dir() else self.place(info.filename)
 
     def tar_place(self, member: tarfile.TarInfo) -> Path | None:
@@ -219,7 +216,8 @@ class _Unpacking:
         try:
             yield
         except DAMAGE as error:
-            raise ValueError(f"{self.archive} is damaged at {where!r} ({error}): get it again") from error
+            raise ValueError(f"{self.archive} is damaged, or of a kind that Python cannot read, at {where!r} ({error}): "
+                             "get it again, or unpack it with another program") from error  # fmt: skip
 
 
 class _StrictTarInfo(tarfile.TarInfo):

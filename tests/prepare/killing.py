@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -54,15 +55,24 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def kill_everywhere(work: Callable[[], object], step: int = 1) -> int:
-    """Kill `work` before its first change, start it again and kill it one change later, … until it gets through.
+def kill_everywhere(work: Callable[[], object], folder: Path, expected: dict[str, bytes | None], step: int = 1) -> None:
+    """Kill `work` before each of its changes and start it again; every time `folder` must end as `expected`.
 
-    Each run finds what the killed one before it has left. Returns the number of kills.
+    Then once more, killing also the one that was started again, and that which was started after it, and so on.
     """
+    kills, done = 0, False
+    while not done:
+        shutil.rmtree(folder, ignore_errors=True)
+        done = finish(start(work, kill_at=kills * step))
+        assert done or finish(start(work))
+        assert tree(folder) == expected, f"killed before change {kills * step}"
+        kills += 1
+    shutil.rmtree(folder)
+    assert kills * step > len(expected), "it was hardly killed at all"
     for kills in range(10_000):
-        if finish(start(work, kill_at=kills * step)):
-            return kills
-    raise AssertionError("it never comes to an end")
+        if finish(start(work, kill_at=kills)):
+            break
+    assert tree(folder) == expected
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
