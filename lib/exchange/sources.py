@@ -28,9 +28,10 @@ KINDS: dict[str, Callable[[dict, Changes], dict]] = {
 }
 MAX_JSON, FREE_JSON, MAX_RATIO, MAX_ENTRIES = 2 * 2**30, 64 * 2**20, 200, 2_000_000
 
-# where the annotations of an export folder or zip lie, the most telling first
-_LAYOUTS = [r"(?:(.*)/)?_annotations\.coco\.json", r"annotations/person_keypoints_(.+)\.json", r"result\.json",
-            r"\.exports/coco-[^/]*\.json", r"[^/]+\.json"]  # fmt: skip
+# where the annotations of an export lie, the most telling first; the group is the split
+_ROBOFLOW = r"(?:(.*)/)?_annotations\.coco\.json"
+_LAYOUTS = [_ROBOFLOW, r"annotations/person_keypoints_(.+)\.json", r"()result\.json", r"()\.exports/coco-[^/]*\.json",
+            r"()[^/]+\.json"]  # fmt: skip
 
 
 def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> tuple[CocoFile, Changes]:
@@ -52,12 +53,11 @@ def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = N
         raise ValueError(f"kind {kind!r} is none of auto, {', '.join(KINDS)}")
     path, changes = Path(path), Changes()
     documents = _documents(path)
-    sets, whys = [], []
+    sets = []
     for folder, content in documents.items():
-        inside = Path(images, folder) if images and Path(images, folder).is_dir() else images
-        coco, found = _read(f"{path}" + f" ({folder})" * bool(folder), content, kind, inside)
-        sets.append(coco)
-        whys.append(found.title)
+        below = Path(images, folder) if images and Path(images, folder).is_dir() else images
+        found = Changes()
+        sets.append(_read(f"{path}" + f" ({folder})" * bool(folder), content, kind, below, found))
         changes.include(found, f"{folder}: " * (len(documents) > 1))
     coco = sets[0]
     if any(documents):  # splits in folders
@@ -65,7 +65,7 @@ def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = N
         changes.include(merged)
         coco.source = str(path)
     labelled = sum(any(a.keypoints[2::3]) for a in coco.annotations if a.keypoints)
-    changes.title = (f"{path}: {whys[0]}\n  {len(coco.images)} images, {len(coco.annotations)} annotations, {labelled} of "
+    changes.title = (f"{path}: {found.title}\n  {len(coco.images)} images, {len(coco.annotations)} annotations, {labelled} of "
                      f"them with labelled keypoints, categories {', '.join(repr(c.name) for c in coco.categories)}")  # fmt: skip
     return coco, changes
 
@@ -82,40 +82,37 @@ def recognise(content: Any) -> tuple[str, str]:
         raise ValueError('a list without "annotations" in it: of Label Studio\'s exports choose JSON, not JSON-MIN')
     if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= content.keys():
         raise ValueError("no list of tasks, and no COCO file with images, annotations and categories")
-    info = content.get("info") if isinstance(content.get("info"), dict) else {}
-    images, categories = (
-        [row for row in content[what] or () if isinstance(row, dict)] for what in ("images", "categories")
-    )
+    info, images, categories = content.get("info") or {}, content["images"] or [], content["categories"] or []
+    if not isinstance(info, dict) or not all(isinstance(row, dict) for row in (*images, *categories)):
+        raise ValueError("info, images and categories do not hold what COCO files have there")
+    by_datumaro = content.get("licenses") == [{"name": "", "id": 0, "url": ""}]
     signs = {
-        "label_studio": "info.contributor is Label Studio" if info.get("contributor") == "Label Studio" else "",
-        "coco_annotator": "images carry dataset_id and path" if any({"dataset_id", "path"} <= i.keys() for i in images)
-        else "categories carry keypoint_colors" if any("keypoint_colors" in c for c in categories) else "",
-        "cvat": "licenses and dates as Datumaro writes them" if content.get("licenses") == [{"name": "", "id": 0, "url": ""}]
-        and images and all(i.get("date_captured") == 0 for i in images) else "",
-        "roboflow": "info names roboflow" if "roboflow" in str(info.get("description")).lower()
-        else "a grouping category with id 0" if 0 in roboflow.parent_ids(categories)
-        else "pictures renamed to NAME.rf.HASH" if any(roboflow.HASHED.search(str(i.get("file_name"))) for i in images) else "",
+        "label_studio": {"info.contributor is Label Studio": info.get("contributor") == "Label Studio"},
+        "coco_annotator": {"images carry dataset_id and path": any({"dataset_id", "path"} <= i.keys() for i in images),
+                           "categories carry keypoint_colors": any("keypoint_colors" in c for c in categories)},
+        "cvat": {"licenses and dates as Datumaro writes them": by_datumaro and all(i.get("date_captured") == 0 for i in images)},
+        "roboflow": {"info names roboflow": "roboflow" in str(info.get("description")).lower(),
+                     "a grouping category with id 0": 0 in roboflow.parent_ids(categories),
+                     "pictures renamed to NAME.rf.HASH": any(roboflow.HASHED.search(str(i.get("file_name"))) for i in images)},
     }  # fmt: skip
-    found = {tool: sign for tool, sign in signs.items() if sign}
+    found = {tool: next(sign for sign in named if named[sign]) for tool, named in signs.items() if any(named.values())}
     if len(found) > 1:
         both = " and ".join(f"{tool} ({sign})" for tool, sign in found.items())
         raise ValueError(f"this could be of {both}: say which with --kind")
     return next(iter(found.items()), ("coco", "no sign of any tool"))
 
 
-def _read(source: str, content: Any, kind: str, images: Path | None) -> tuple[CocoFile, Changes]:
-    changes = Changes()
+def _read(source: str, content: Any, kind: str, images: Path | None, changes: Changes) -> CocoFile:
     try:
         tool, sign = recognise(content) if kind == "auto" else (kind, "as you said")
         changes.title = f"{tool} ({sign})"
         if isinstance(content, list) and tool == "label_studio":
-            return normalise(label_studio.from_tasks(content, changes), source, changes, images), changes
-        if not isinstance(content, dict):
-            raise ValueError(f"{tool} writes an object with images, annotations and categories, this is a list")
+            return normalise(label_studio.from_tasks(content, changes), source, changes, images)
         for what in ("images", "annotations", "categories"):
-            if not isinstance(content.get(what), list) or not all(isinstance(row, dict) for row in content[what]):
+            rows = content.get(what) if isinstance(content, dict) else None
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
                 raise ValueError(f"it has no list of objects {what!r}")
-        return normalise(KINDS[tool](content, changes), source, changes, images), changes
+        return normalise(KINDS[tool](content, changes), source, changes, images)
     except ValueError as error:
         raise ValueError(str(error) if source in str(error) else f"{source}: {error}") from None
     except (TypeError, AttributeError, KeyError, IndexError) as error:
@@ -141,18 +138,15 @@ def _documents(path: Path) -> dict[str, Any]:
 
 
 def _chosen(path: Path, names: list[str]) -> dict[str, str]:
+    """Folder of a split → its annotations, by the first layout that fits."""
     for layout in _LAYOUTS:
-        found = {name: match for name in names if (match := re.fullmatch(layout, name))}
-        if not found:
-            continue
-        if len(found) == 1:
-            return {
-                next((g for g in match.groups() if g and layout == _LAYOUTS[0]), ""): name
-                for name, match in found.items()
-            }
-        if not next(iter(found.values())).groups():
-            raise ValueError(f"{path}: several annotation files, name one: {', '.join(sorted(found))}")
-        return {match[1] or "": name for name, match in found.items()}
+        found = [(match[1] or "", name) for name in names if (match := re.fullmatch(layout, name))]
+        if len(dict(found)) < len(found):
+            raise ValueError(
+                f"{path}: several annotation files, name one: {', '.join(sorted(name for _, name in found))}"
+            )
+        if found:
+            return dict(found) if layout is _ROBOFLOW or len(found) > 1 else {"": found[0][1]}
     raise ValueError(f"{path}: no annotations in it; looked for train/_annotations.coco.json (Roboflow), "
                      "annotations/person_keypoints_*.json (CVAT), result.json (Label Studio), or one *.json")  # fmt: skip
 
