@@ -232,7 +232,7 @@ class LabelIndex:
     def __getstate__(self) -> dict:
         if self.path is None:
             return self.__dict__
-        return {name: getattr(self, name) for name in ("path", "origin", "categories", "necks")}
+        return {name: getattr(self, name) for name in ("path", "origin", "source", "categories", "necks")}
 
     def __setstate__(self, state: dict) -> None:
         if state["path"] is not None:
