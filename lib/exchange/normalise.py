@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 from pycocotools import mask as coco_mask
+from tqdm.auto import tqdm
 
 from lib.data.coco import Annotation, Category, CocoFile, Image, Rle, check_coco, no_garbage_collection
 from lib.exchange.changes import Changes
@@ -24,6 +25,7 @@ from lib.exchange.pictures import file_names, picture_size
 
 MARGIN, MIN_MARGIN, AREA_OF_BOX = 0.1, 5, 0.53
 LARGEST_ID = 2**53  # beyond, JavaScript tools round
+SLOW = 50_000  # from so many figures on, a bar says how far it is
 
 Row = dict[str, Any]
 Say = Callable[..., None]  # rule, detail, severity
@@ -45,8 +47,9 @@ def normalise(raw: Row, source: str, changes: Changes, images: Path | None = Non
     used = {key: {_plain(row.get(key)) for row in raw["annotations"]} for key in ("image_id", "category_id")}
     pictures = _images(raw["images"], used["image_id"], source, changes, images)
     categories = _categories(raw["categories"], used["category_id"], source, changes)
-    annotations = []
-    for number, row in zip(_numbers(raw["annotations"], "annotation", source, changes), raw["annotations"]):
+    annotations, rows = [], raw["annotations"]
+    numbered = zip(_numbers(rows, "annotation", source, changes), rows)
+    for number, row in tqdm(numbered, "figures", len(rows), unit=" figures", disable=len(rows) < SLOW, leave=False):
         image, category = pictures.get(_plain(row.get("image_id"))), categories.get(_plain(row.get("category_id")))
         if image and category:
             annotations.append(_annotation(row, number, image, category, changes))
