@@ -71,7 +71,7 @@ def prepare_mpii(
         val_list: file that names the validation images instead: one name a line, or JSON such as the well-known
             valid.json of Tompson's split.
         crops: also cut every person out for DeeperCut, the head 50 pixels long: crops/images, crops/annotations and
-            crops/dataset_{train,val}.mat; up to 15 GB more.
+            crops/dataset_{train,val}.mat; up to 15 GB more. The original trains on all of them: --val_fraction 0.
         max_missing: pictures that may be missing, and are left out. MPII's own archive lacks 3 of 24,987.
         threads: for reading pictures and cutting; by default as many as there are cores, and some more.
         url: the server's folder.
@@ -94,7 +94,8 @@ def prepare_mpii(
 def _fetch(folder: Path, steps: Steps, given: Path | None, url: str, keep: bool) -> None:
     own = folder / "archives"
     todo = [a for a in ARCHIVES if not (steps.finished(a.name, sha256=a.sha256) and _there(folder, a) == a.files)]
-    missing = 0 if given else sum(a.size for a in todo if not (own / a.name).exists())
+    here = {a.name: sum(path.stat().st_size for path in own.glob(f"{a.name}*")) for a in todo}  # also a part of it
+    missing = 0 if given else sum(max(0, a.size - here[a.name]) for a in todo)
     if todo:
         print(f"{folder}: {readable(missing)} to download")
         require_space(folder, missing + sum(a.unpacked * (a.files - _there(folder, a)) // a.files for a in todo))
@@ -201,7 +202,7 @@ def _cut_all(splits: dict, sizes: dict, folder: Path, steps: Steps, threads: int
         _write(folder / f"crops/annotations/person_keypoints_{split}.json", crops_to_coco(planned))
         if planned:
             samples = [Sample(str((target / crop.name).resolve()), crop.size, (crop.joints,)) for crop in planned]
-            print(write_dataset_mat(folder / f"crops/dataset_{split}.mat", samples))
+            print(f"{write_dataset_mat(folder / f'crops/dataset_{split}.mat', samples)}: {len(samples):,} samples")
         if left_out:
             print(f"{len(left_out)} people of {split} have no crop, the first: {left_out[0]}")
 

@@ -234,13 +234,13 @@ def test_dataset_mat_with_crops_and_without_people(tmp_path):
 
 
 def test_files_of_matlab_and_of_others(tmp_path):
-    joints = np.array([[2, 80.4, 187.5]])
+    joints = np.array([[2, -0.5, 186.5]])
     rows = [{"image": "a.png", "size": np.array([[3, 200, 255]], np.uint8), "joints": cell([joints])},
             {"image": "b.png", "size": np.array([[3, 800, 600]], np.uint16), "joints": joints.astype(np.int32)}]  # fmt: skip
     savemat(tmp_path / "names.mat", {"dataset": struct(rows, "joints", "size", "image")})  # another order
     first, second = read_dataset_mat(tmp_path / "names.mat")
-    assert first.size[0] * first.size[1] == 51000 and first.joints[0].tolist() == [[2, 80, 188]]
-    assert second.size == (800, 600) and second.joints[0].tolist() == [[2, 80, 187]]
+    assert first.size[0] * first.size[1] == 51000 and first.joints[0].tolist() == [[2, -1, 187]]  # as MATLAB rounds
+    assert second.size == (800, 600) and second.joints[0].tolist() == [[2, 0, 186]]
     renamed = [
         {"file": row["image"], "dims": row["size"], "points": row["joints"], "seq": 4, "frame": 5} for row in rows
     ]
