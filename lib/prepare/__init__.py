@@ -6,5 +6,6 @@ is only read.
 
 from lib.prepare.coco import prepare_coco
 from lib.prepare.imagenet import prepare_imagenet
+from lib.prepare.mpii import prepare_mpii
 
-COMMANDS = {"coco": prepare_coco, "imagenet": prepare_imagenet}
+COMMANDS = {"coco": prepare_coco, "imagenet": prepare_imagenet, "mpii": prepare_mpii}

@@ -58,8 +58,9 @@ def prepare_imagenet(
             raise ValueError(f"{folder} holds {_count(folder):,} pictures, {total:,} of them from {archive}: "
                              "choose an empty folder for another selection")  # fmt: skip
         steps.finish("pictures", **facts, **numbers, files=total)
-    numbers = steps.facts("pictures")
-    print(", ".join(f"{folder / split}: {numbers[split]:,} pictures" for split in COUNTS if split in numbers))
+    recorded = steps.facts("pictures")
+    for split in ("train", "val", "test") if test else ("train", "val"):
+        print(f"{folder / split}: {recorded[f'{split}_files']:,} pictures")
 
 
 def read_classes(text: str, source: str = _CLASSES) -> dict[str, str]:
@@ -120,7 +121,7 @@ def _plan(archive: Path, classes: int | None, images: int | None, test: bool) ->
             _check_complete(archive, file, every, where)
             names = _spread(every, classes)
             select = _selection(where, names, images, test)
-            chosen = Counter(place.partition("/")[0] for name in file.namelist() if (place := select(name)))
+            chosen = Counter(place.partition("/")[0] + "_files" for name in file.namelist() if (place := select(name)))
     except DAMAGE as error:
         raise ValueError(f"{archive} is not a complete zip or damaged ({error}): download it again") from error
     return names, where, dict(chosen)

@@ -70,7 +70,7 @@ def kill_everywhere(work: Callable[[], object], folder: Path, expected: dict[str
     shutil.rmtree(folder)
     assert kills * step > len(expected), "it was hardly killed at all"
     for kills in range(10_000):
-        if finish(start(work, kill_at=kills)):
+        if finish(start(work, kill_at=kills * step)):
             break
     assert tree(folder) == expected
 

@@ -168,7 +168,9 @@ def test_links_and_devices_in_a_zip(tmp_path, mode):
         unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"?"])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"?"]
+)
 def test_links_and_devices_in_a_tar(tmp_path, kind):
     with tarfile.open(tmp_path / "a.tar", "w") as file:
         member = tarfile.TarInfo("x")
@@ -215,7 +217,10 @@ def test_two_files_may_not_be_renamed_into_one(good, tmp_path):
 
 
 def test_encrypted_and_strangely_compressed(tmp_path):
-    for change, message in ((("flag_bits", 1), "is encrypted"), (("compress_type", 9), "of a kind that Python cannot read")):
+    for change, message in (
+        (("flag_bits", 1), "is encrypted"),
+        (("compress_type", 9), "of a kind that Python cannot read"),
+    ):
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
             file.writestr("x", b"secret")
             setattr(file.filelist[0], *change)

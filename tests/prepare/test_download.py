@@ -211,7 +211,9 @@ def test_another_size_is_refused_before_the_first_byte(server, tmp_path):
         download(f"{server.url}/data.zip", tmp_path / "data.zip", 5, **FAST)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/a", "data:,hello", "/etc/passwd", "http://", "http://a b/"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://127.0.0.1/a", "data:,hello", "/etc/passwd", "http://", "http://a b/"]
+)
 def test_only_web_addresses(url, tmp_path):
     with pytest.raises(ValueError, match="only http and https"):
         download(url, tmp_path / "a")
@@ -252,6 +254,9 @@ def test_check_file(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(CONTENT)
     check_file(path, len(CONTENT), SHA256, MD5)
-    for checks, message in (({"size": 4}, "3,000,000 bytes, expected are 4"), ({"md5": "0"}, f"the md5 {MD5}, expected is 0")):
+    for checks, message in (
+        ({"size": 4}, "3,000,000 bytes, expected are 4"),
+        ({"md5": "0"}, f"the md5 {MD5}, expected is 0"),
+    ):
         with pytest.raises(ValueError, match=message):
             check_file(path, **checks)

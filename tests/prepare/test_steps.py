@@ -27,7 +27,9 @@ def test_the_order_of_steps_leaves_no_trace(tmp_path):
     assert (tmp_path / "a/prepared.yaml").read_bytes() == (tmp_path / "b/prepared.yaml").read_bytes()
 
 
-@pytest.mark.parametrize("text", [b"- a\n- b", b"{", b"\xff", b"pictures: yes", b"!!python/object/apply:os.system [ls]"])
+@pytest.mark.parametrize(
+    "text", [b"- a\n- b", b"{", b"\xff", b"pictures: yes", b"!!python/object/apply:os.system [ls]"]
+)
 def test_a_record_that_is_not_ours(tmp_path, text):
     (tmp_path / "prepared.yaml").write_bytes(text)
     with pytest.raises(ValueError, match="prepared.yaml is not a record of finished steps: delete it"):
@@ -38,7 +40,9 @@ def test_room(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=5_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage if path == tmp_path.resolve() else None)
     require_space(tmp_path / "not/there/yet", 5_000_000)
-    with pytest.raises(OSError, match="yet: 7.0 MB are needed and 5.0 MB are free on its disk: make room for 2.0 MB more"):
+    with pytest.raises(
+        OSError, match="yet: 7.0 MB are needed and 5.0 MB are free on its disk: make room for 2.0 MB more"
+    ):
         require_space(tmp_path / "not/there/yet", 7_000_000)
 
 
