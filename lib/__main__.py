@@ -10,6 +10,14 @@ import jsonargparse
 
 COMMANDS = {
     "synthetic": ("lib.data.synthetic", "write_dataset", "render a dataset of synthetic people"),
+    "frames": ("lib.data.video", "frames", "pictures out of a video"),
+    "convert": ("lib.exchange", "convert", "exports of annotation tools to COCO, and COCO to a CVAT zip"),
+    "merge": ("lib.exchange", "merge", "join data sets, also of different keypoints"),
+    "cvat-labels": ("lib.exchange", "cvat_labels_file", "a skeleton as CVAT's label constructor wants it"),
+    "doctor": ("lib.doctor", "doctor", "find, draw and mend what is wrong in a data set"),
+    "prepare": ("lib.prepare", "COMMANDS", "download and lay out coco, imagenet or mpii"),
+    "index": ("lib.data.index", "build_index", "labels as arrays that open at once"),
+    "sigmas": ("lib.data.sigmas", "sigmas", "how precisely your keypoints can be annotated, from two annotations"),
     "neck": ("lib.data.coco", "insert_neck_file", "copy a COCO file and insert a neck keypoint"),
     "preflight": ("lib.training", "check", "overfit eight images before a long training"),
     "train": ("lib.training", "main", "train as a recipe says"),
@@ -26,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             "usage: python -m lib [--debug] COMMAND [--help]\n\n"
-            + "\n".join(f"  {c:10} {t[2]}" for c, t in COMMANDS.items())
+            + "\n".join(f"  {c:12} {t[2]}" for c, t in COMMANDS.items())
         )
         return 0
     debug = arguments[0] == "--debug"
@@ -39,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     module, function, _ = COMMANDS[command]
     function = getattr(import_module(module), function)
     try:
-        # these three read their own arguments, the others are plain functions
+        # these three read their own arguments, the others are plain functions, or several by name
         own = command in ("train", "preflight", "book")
-        result = function(rest) if own else jsonargparse.auto_cli(function, args=rest)
+        result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
     except (ValueError, KeyError, OSError, RuntimeError, FloatingPointError) as error:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
         if debug:

@@ -16,7 +16,8 @@ def test_without_a_command_all_are_listed(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_exists_and_helps(command, capsys):
     module, function, _ = COMMANDS[command]
-    assert callable(getattr(import_module(module), function))
+    target = getattr(import_module(module), function)
+    assert all(map(callable, target.values())) if isinstance(target, dict) else callable(target)
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
