@@ -183,21 +183,23 @@ def _estimate(matches: list, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray
     if np.mean(straight[~np.isnan(straight)] == 0) > 0.5:
         raise ValueError("more than half of the keypoints are equal to the last digit: one file is a copy of the other; "
                          "annotate the pictures a second time from empty")  # fmt: skip
-    values, pairs, far, swapped = [], [], [], []
-    for k, twin in enumerate(flip):
-        group = [k] if k == twin else [k, twin]
-        distances = straight[:, group]
-        # squared distances follow an exponential law, whose median is ln 2 times its mean
-        typical = np.nanmedian(distances) / np.log(2) if np.isfinite(distances).any() else 0
-        limit = FAR * typical or np.inf
-        exchanged = ((straight[:, group] > limit).any(1) & (crossed[:, group] <= limit).all(1)) & (k != twin)
-        swapped += [f"{matches[i][0]}, {skeleton.keypoints[k]}" for i in np.flatnonzero(exchanged)] * int(k < twin)
-        distances = distances[~exchanged]
-        distances = distances[np.isfinite(distances)]
+    # squared distances follow an exponential law, whose median is ln 2 times its mean
+    groups = [[k] if k == twin else [k, twin] for k, twin in enumerate(flip)]
+    medians = np.array([np.median(d[np.isfinite(d)]) if np.isfinite(d := straight[:, g]).any() else 0 for g in groups])
+    limits = np.where(medians > 0, FAR * medians / np.log(2), np.inf)
+    straight_both, crossed_both = straight + straight[:, flip], crossed + crossed[:, flip]
+    exchanged = (straight_both > 2 * limits) & (crossed_both <= 2 * limits)
+    # whoever exchanged the knees exchanged the hips, too, where twins are too close together to tell
+    exchanged |= exchanged.any(axis=1, keepdims=True) & (crossed_both < straight_both)
+    swapped = [f"{matches[i][0]}, {skeleton.keypoints[k]}" for i, k in np.argwhere(exchanged) if k < flip[k]]
+    straight[exchanged] = np.nan
+    values, pairs, far = [], [], []
+    for group, limit in zip(groups, limits):
+        distances = straight[:, group][np.isfinite(straight[:, group])]
         near = distances[distances <= limit]
         pairs.append(len(distances))
         far.append(len(distances) - len(near))
-        values.append(float(np.sqrt(near.mean() / 2)) if len(near) >= TOO_FEW and near.any() else np.nan)
+        values.append(np.sqrt(near.mean() / 2) if len(near) >= TOO_FEW and near.any() else np.nan)
     return np.array(values), np.array(pairs), np.array(far), swapped
 
 

@@ -115,6 +115,17 @@ def test_exchanged_body_is_still_the_same_person(pair):
     assert found.people == 120 and found.alone == 0 and len(found.swapped) > 20
 
 
+def test_every_tenth_body_exchanged_changes_little(tmp_path):
+    first, second = (annotate(COCO17, COCO17.sigmas, seed, 200, 1) for seed in (1, 2))
+    clean = compare(as_coco(first, tmp_path), as_coco(second, tmp_path))
+    assert clean.swapped == []
+    for a in second["annotations"][::10]:
+        a["keypoints"] = np.reshape(a["keypoints"], (-1, 3))[COCO17.flip_index].ravel().tolist()
+    found = compare(as_coco(first, tmp_path), as_coco(second, tmp_path))
+    assert found.people == 200 and len({place.split(",")[0] for place in found.swapped}) == 20
+    assert found.skeleton.sigmas == pytest.approx(clean.skeleton.sigmas, rel=0.04)
+
+
 def test_people_without_partner_pictures_in_one_file_and_unlabelled_keypoints(pair):
     _, first, second, tmp_path = pair
     second["annotations"] = second["annotations"][1:]
