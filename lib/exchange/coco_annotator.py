@@ -16,11 +16,11 @@ def prepare(raw: dict[str, Any], changes: Changes) -> dict[str, Any]:
     """
     images = []
     for image in raw["images"]:
-        # /datasets/NAME/sub/a.jpg in the container
         parts = PurePosixPath(str(image.get("path") or "")).parts
-        if len(parts) > 4 and parts[:2] == ("/", "datasets") and parts[-1] == image.get("file_name"):
-            name = "/".join(parts[3:])
-            changes.add("file name completed by its sub-folder", f"{image['file_name']} → {name}")
-            image = {**image, "file_name": name}
+        # in the container /datasets/NAME/sub/a.jpg; the server itself finds NAME behind the first "datasets"
+        below = "/".join(parts[parts.index("datasets") + 2 :]) if "datasets" in parts else ""
+        if below.endswith(f"/{image.get('file_name')}"):
+            changes.add("file name completed by its sub-folder", f"{image['file_name']} → {below}")
+            image = {**image, "file_name": below}
         images.append(image)
     return {**raw, "images": images}

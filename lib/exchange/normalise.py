@@ -328,8 +328,9 @@ def _whole(value: Any) -> int | None:
 
 
 def _say_what_is_left_out(rows: list[Row], kind: type, changes: Changes) -> None:
-    """Keys that our files have no place for, with an example; `path` is where file names come from."""
+    """Keys that our files have no place for; `path` is where file names come from."""
     known = {*kind.__struct_fields__, "path"}
-    for row in rows:
-        for key in row.keys() - known:
-            changes.add(f"{kind.__name__.lower()}.{key}: our files have no place for it", row[key])
+    keys = sorted({key for row in rows for key in row} - known)
+    if keys:
+        rule = f"keys of {kind.__name__.lower()} entries that our files have no place for"
+        changes.add(rule, ", ".join(keys), count=sum(not row.keys() <= known for row in rows))
