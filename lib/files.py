@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 
@@ -13,14 +15,11 @@ def beside(path: str | Path) -> Iterator[Path]:
     """A path in the same folder to write to; it becomes `path` when the block ends, and is removed when it fails.
 
     Whoever reads `path` sees the old file or the new one, never half of one. The suffix is kept, so that libraries which
-    choose a format by it do the same. What a killed process left behind is removed by the next writer of the same file.
+    choose a format by it do the same. What a killed process left behind is removed by the next one that writes here.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{_escaped(path.stem)}.*.part{_escaped(path.suffix)}"):
-        pid = left.name.removesuffix(f".part{path.suffix}").rpartition(".")[2]
-        if pid.isdigit() and not _alive(int(pid)):
-            left.unlink(missing_ok=True)
+    _sweep(path.parent.absolute())
     writing = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield writing
@@ -51,6 +50,15 @@ def inside(folder: str | Path, name: str) -> Path:
     return path
 
 
+@cache
+def _sweep(folder: Path) -> None:
+    """Once for each folder and process: listing tens of thousands of files takes longer than writing one."""
+    for entry in os.scandir(folder):
+        left = re.fullmatch(r"\..+\.(\d+)\.part(\.[^.]*)?", entry.name)
+        if left and entry.is_file(follow_symlinks=False) and not _alive(int(left[1])):
+            Path(entry).unlink(missing_ok=True)
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -59,7 +67,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)

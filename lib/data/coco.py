@@ -237,9 +237,9 @@ def insert_neck_file(source: str | Path, target: str | Path, category: str = "pe
 def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     """Where the annotations and the images of a split ("train", "val") lie.
 
-    Three layouts are understood: ours (annotations/*_keypoints_train.json + train/), the official one
-    (annotations/person_keypoints_train2017.json + train2017/), and a flat folder (one *.json + images/), which serves
-    every split with the same files.
+    Four layouts are understood: ours (annotations/*_keypoints_train.json + train/), the same with the pictures of all
+    splits in images/ (MPII), COCO's (annotations/person_keypoints_train2017.json + train2017/), and a flat folder (one
+    *.json + images/), which serves every split with the same files.
 
     Returns:
         (annotation file, image folder)
@@ -249,7 +249,8 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
         ValueError: several files fit.
     """
     data_dir = Path(data_dir)
-    for images, pattern in ((split, f"*_keypoints_{split}.json"), (f"{split}2017", f"*_keypoints_{split}2017.json")):
+    ours, official = f"*_keypoints_{split}.json", f"*_keypoints_{split}2017.json"
+    for images, pattern in ((split, ours), ("images", ours), (f"{split}2017", official)):
         found = sorted(data_dir.glob(f"annotations/{pattern}"))
         if found and (data_dir / images).is_dir():
             return _only(found), data_dir / images
@@ -257,7 +258,7 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     if found and (data_dir / "images").is_dir():
         return _only(found), data_dir / "images"
     raise FileNotFoundError(
-        f"{data_dir}: no {split!r} split found; expected annotations/*_keypoints_{split}.json with {split}/, or "
+        f"{data_dir}: no {split!r} split found; expected annotations/*_keypoints_{split}.json with {split}/ or images/, or "
         f"annotations/person_keypoints_{split}2017.json with {split}2017/, or one *.json with images/"
     )
 

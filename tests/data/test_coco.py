@@ -167,13 +167,15 @@ def make(folder, *names):
         target.mkdir() if target.suffix == "" else target.write_text("{}")
 
 
-def test_find_split_understands_three_layouts(tmp_path):
-    ours, official, flat = tmp_path / "ours", tmp_path / "coco", tmp_path / "flat"
+def test_find_split_understands_four_layouts(tmp_path):
+    ours, official, flat, mpii = tmp_path / "ours", tmp_path / "coco", tmp_path / "flat", tmp_path / "mpii"
     make(ours, "annotations/robot_keypoints_val.json", "val")
     make(official, "annotations/person_keypoints_val2017.json", "annotations/captions_val2017.json", "val2017")
     make(flat, "mine.json", "images")
     assert find_split(ours, "val") == (ours / "annotations/robot_keypoints_val.json", ours / "val")
     assert find_split(official, "val") == (official / "annotations/person_keypoints_val2017.json", official / "val2017")
+    make(mpii, "annotations/mpii_keypoints_train.json", "annotations/mpii_keypoints_val.json", "images")
+    assert find_split(mpii, "val") == (mpii / "annotations/mpii_keypoints_val.json", mpii / "images")
     assert find_split(flat, "train") == find_split(flat, "val") == (flat / "mine.json", flat / "images")
     with pytest.raises(FileNotFoundError, match="no 'train' split"):
         find_split(ours, "train")
