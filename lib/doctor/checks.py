@@ -22,7 +22,7 @@ STAGES = (
     (figures.finite, figures.visibilities, figures.places),
     (figures.boxes_present,),
     (figures.boxes_fit, figures.areas, figures.counted),
-    (figures.twice, sides.faces, sides.limbs, sides.order),
+    (figures.twice, sides.sides, sides.order),
     (structure.emptiness,),
 )
 EXAMPLES = 8

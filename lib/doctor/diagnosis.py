@@ -7,10 +7,9 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from lib import draw, files
 from lib.doctor.drawings import Tile, tile
@@ -18,7 +17,10 @@ from lib.doctor.findings import SEVERITIES, Finding
 from lib.doctor.reading import Labels
 from lib.doctor.statistics import plots
 
-IN_TEXT, IN_SHEET = 3, 4
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IN_TEXT = 3
 COLOURS = {"severe": "#D55E00", "warning": "#E69F00", "note": "#0072B2"}
 STYLE = """<style>.doctor td, .doctor th {text-align: left; vertical-align: top; padding: .3em .8em}
 .doctor td:nth-child(2) {text-align: right} .doctor code {font-size: 90%} .doctor small {opacity: .75}
@@ -68,7 +70,7 @@ class Diagnosis:
         return (f"{self.labels.path.name}: {s['images']:,} images, {s['annotations']:,} annotations, "
                 f"{s['people']:,} people with keypoints{pictures}: {found}")  # fmt: skip
 
-    def examples(self, code: str, count: int = IN_SHEET) -> list[Tile]:
+    def examples(self, code: str, count: int = 4) -> list[Tile]:
         """Drawn examples of a finding, (title, (H, W, 3) uint8 RGB) each; [] where there is nothing to draw."""
         finding = self[code]
         tiles = (tile(self.labels, finding.code, example) for example in finding.examples[:count])
@@ -84,16 +86,11 @@ class Diagnosis:
             display(sheet)
         display(plots(self.statistics))
 
-    def sheet(self, findings: int = 6):
-        """Contact sheet as a Figure: a row of examples for each of the first findings that can be drawn, or None."""
-        tiles: list[Tile] = []
-        for finding in self.findings:
-            if len(tiles) < findings * IN_SHEET and finding.code != "image_empty":
-                row = self.examples(finding.code)
-                tiles += row + [Tile("", np.full((8, 8, 3), 255, np.uint8))] * (-len(row) % IN_SHEET)
-        if not tiles:
-            return None
-        return draw.show(*(t.picture for t in tiles), titles=[t.title for t in tiles], columns=IN_SHEET)
+    def sheet(self, count: int = 24) -> Figure | None:
+        """Contact sheet: a few examples of every finding that can be drawn, the most severe first; or None."""
+        found = [f.code for f in self.findings if f.code != "image_empty"]
+        tiles = [drawn for code in found for drawn in self.examples(code, IN_TEXT)][:count]
+        return _figure(tiles) if tiles else None
 
     def write(self, folder: str | Path) -> Path:
         """Write index.html with pictures beside it, and findings.json; returns the page."""
@@ -113,8 +110,7 @@ class Diagnosis:
         for finding in self.findings:
             tiles = self.examples(finding.code, 8)
             if tiles:
-                figure = draw.show(*(t.picture for t in tiles), titles=[t.title for t in tiles], columns=IN_SHEET)
-                _save(figure, folder / f"{finding.code}.png")
+                _save(_figure(tiles), folder / f"{finding.code}.png")
                 yield f"<h2>{html.escape(finding.message)}</h2><img src='{finding.code}.png' alt='examples'>"
 
     def _repr_html_(self) -> str:
@@ -142,6 +138,10 @@ def _remedy(finding: Finding) -> str:
     return f"--fix: {finding.fix}" if finding.fixable else finding.fix
 
 
-def _save(figure, path: Path) -> None:
+def _figure(tiles: list[Tile]) -> Figure:
+    return draw.show(*(t.picture for t in tiles), titles=[t.title for t in tiles])
+
+
+def _save(figure: Figure, path: Path) -> None:
     with files.beside(path) as writing:
         figure.savefig(writing, dpi=100)

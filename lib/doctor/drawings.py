@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.doctor.findings import Example
 from lib.doctor.reading import Figures, Labels
-from lib.draw import draw_people
+from lib.draw import OUTLINE, draw_people
 from lib.people import People, apply_affine
 
 SIDE = 300  # pixels of a tile
@@ -116,8 +116,8 @@ def _warp(path: Path, affine: np.ndarray, canvas: np.ndarray) -> np.ndarray:
 def _draw_box(canvas: np.ndarray, box: np.ndarray, affine: np.ndarray, colour: tuple[int, int, int]) -> None:
     if not np.isnan(box).any():
         low, high = _pixels(np.array([box[:2] - 0.5, box[:2] + box[2:] - 0.5]), affine)
-        cv2.rectangle(canvas, low, high, (25, 25, 25), 3, cv2.LINE_AA)
-        cv2.rectangle(canvas, low, high, colour, 1, cv2.LINE_AA)
+        cv2.rectangle(canvas, low, high, OUTLINE, 4)
+        cv2.rectangle(canvas, low, high, colour, 2)
 
 
 def _draw_figure(canvas: np.ndarray, labels: Labels, row: int, affine: np.ndarray, marks=()) -> np.ndarray:

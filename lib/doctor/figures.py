@@ -13,7 +13,9 @@ from lib.doctor.reading import Figures, Labels, as_number, numbers
 from lib.skeleton import UNKNOWN_SIGMA
 
 PIXEL = 1.0  # places and boxes may reach this far over the border: tools disagree about where a pixel begins
-BOX_SLACK = 0.15  # a keypoint may lie outside its box by this share of the box's longer side; COCO's ears and ankles do
+BOX_SLACK = (
+    0.15  # a visible keypoint may lie outside its box by this share of the box's longer side; hidden ones anyway
+)
 FRACTION = 1.5  # a figure that is smaller than this many pixels, with three keypoints, is in fractions of the image
 SAME_OKS = 0.95
 CHUNK = 10_000
@@ -55,7 +57,8 @@ def counted(labels: Labels) -> Iterator[Hit]:
         if "neck" in group.skeleton.keypoints:
             necks[group.rows] = group.labelled[:, group.skeleton.index("neck")]
     count = labels.labelled_counts
-    wrong = np.flatnonzero((there | (given > 0)) & (given != count) & (given != count - necks) & (labels.lengths >= 0))
+    claimed = there | ((given > 0) & (labels.lengths == 0))
+    wrong = np.flatnonzero(claimed & (given != count) & (given != count - necks))
     if len(wrong):
         said = lambda row: labels.annotations[row].get("num_keypoints", "nothing")
         yield Hit("num_keypoints", wrong, lambda i: f"says {said(wrong[i])}, {count[wrong[i]]} are labelled")
@@ -68,7 +71,7 @@ def places(labels: Labels) -> Iterator[Hit]:
     rows = np.flatnonzero(tiny)
     if len(rows):
         yield Hit("fractions", rows, lambda i: "keypoints reach to {2:.2g}, {3:.2g}".format(*labels.extents[rows[i]]))
-    yield from _keypoints(labels, "labelled_at_origin", lambda f: f.labelled & ~f.keypoints[..., :2].any(axis=-1))
+    yield from _keypoints(labels, "labelled_at_origin", _at_origin)
     yield from _keypoints(labels, "keypoints_outside", lambda f: _outside(f, labels.image_sizes[f.rows]),
                           lambda f, p, k: " at {:.0f}, {:.0f}".format(*f.keypoints[p, k, :2]))  # fmt: skip
 
@@ -94,7 +97,10 @@ def boxes_fit(labels: Labels) -> Iterator[Hit]:
     if len(rows):
         yield Hit("box_outside", rows, lambda i: f"reaches {over[rows[i]]:.0f} pixels out of the image")
     slack = PIXEL + BOX_SLACK * labels.boxes[:, 2:].max(axis=1)
-    yield from _keypoints(labels, "box_misses_keypoints", lambda f: _beyond(f, corners[f.rows], slack[f.rows]))
+    told = lambda f: _outside(f, labels.image_sizes[f.rows]) | _at_origin(f)
+    yield from _keypoints(
+        labels, "box_misses_keypoints", lambda f: _beyond(f, corners[f.rows], slack[f.rows]) & ~told(f)
+    )
 
 
 def areas(labels: Labels) -> Iterator[Hit]:
@@ -177,6 +183,10 @@ def _keypoints(labels: Labels, code: str, wrong: Callable[[Figures], np.ndarray]
         return f"{names[0]}{detail(group, p, marks(i)[0])}{more}"
 
     yield Hit(code, [group.rows[p] for group, p, _ in found], tell, marks)
+
+
+def _at_origin(group: Figures) -> np.ndarray:
+    return group.labelled & ~group.keypoints[..., :2].any(axis=-1)
 
 
 def _outside(group: Figures, sizes: np.ndarray) -> np.ndarray:

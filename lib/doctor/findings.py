@@ -163,10 +163,10 @@ KINDS = {
     # left and right
     "sides_exchanged": Kind(A, "severe", "left and right are exchanged in most visible faces: in the whole file",
                             "exchanged back"),
-    "pair_exchanged": Kind(C, "severe", "mirror pairs exchanged in the whole file: their limbs cross", "exchanged back"),
+    "pair_exchanged": Kind(A, "severe", "left and right of some keypoints are exchanged in the whole file", "exchanged back"),
     "face_mirrored": Kind(A, "warning", "faces whose left and right are exchanged", LOOK, False),
     "limbs_crossed": Kind(A, "warning", "limbs that would be far shorter with left and right exchanged", LOOK, False),
-    "order_doubtful": Kind(C, "warning", "limbs no shorter than in a random order: names and keypoints do not match",
+    "order_doubtful": Kind(C, "warning", "categories whose keypoints seem to stand in another order than the names",
                            "compare draw_skeleton with a picture; python -m lib convert maps by name", False),
     # pictures
     "picture_missing": Kind(I, "severe", "images whose file is not in the folder", DROPPED_WITH_PEOPLE),

@@ -18,7 +18,6 @@ from lib.data.coco import no_garbage_collection
 from lib.doctor.checks import STAGES
 from lib.doctor.findings import KINDS, Hit
 from lib.doctor.reading import TABLES, Labels, as_key, as_number, keypoint_names, usable_links, usable_skeleton
-from lib.doctor.sides import exchanged_pairs
 from lib.doctor.structure import WHOLE
 from lib.exchange.normalise import AREA_OF_BOX, MARGIN, MIN_MARGIN
 
@@ -261,19 +260,14 @@ def _count(labels: Labels, hit: Hit) -> None:
 
 
 def _exchange(labels: Labels, hit: Hit) -> None:
-    wanted = {int(row) for row in hit.rows}
+    """Everything changes sides, or, where keypoints are marked, these."""
     for group in labels.figures:
-        for row in wanted & set(group.rows.tolist()):
-            _reorder(labels.annotations[row], group.skeleton.flip_index)
-
-
-def _exchange_pairs(labels: Labels, hit: Hit) -> None:
-    for group in labels.figures:
-        if group.category in hit.rows:
-            index = np.arange(group.skeleton.num_keypoints)
-            for a, b in exchanged_pairs(group):
-                index[[a, b]] = b, a
-            for row in group.rows:
+        places = {row: place for place, row in enumerate(group.rows.tolist())}
+        index = group.skeleton.flip_index.copy()
+        if hit.code == "pair_exchanged":
+            index = np.where(np.isin(index, hit.marks(0)), index, np.arange(len(index)))
+        for row in hit.rows:
+            if int(row) in places:
                 _reorder(labels.annotations[row], index)
 
 
@@ -403,6 +397,5 @@ FIXES: dict[str, Callable[[Labels, Hit], int | None]] = {
     "box_misses_keypoints": _grow_box,
     "area_missing": _area,
     "crowd_flag": _crowd,
-    "sides_exchanged": _exchange,
-    "pair_exchanged": _exchange_pairs,
+    **dict.fromkeys(("sides_exchanged", "pair_exchanged"), _exchange),
 }  # fmt: skip

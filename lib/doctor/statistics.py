@@ -102,21 +102,20 @@ def _plot_keypoints(axis, keypoints: dict[str, list[int]], category: str | None)
     axis.invert_yaxis()
     axis.set(xlim=(0, 100), xlabel="% of people", title=f"keypoints of {category!r}" if category else "no keypoints")
     axis.legend(ncols=3, fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.04))
-    axis.title.set_position((0.5, 1))
 
 
 def _plot_sizes(axis, stats: dict[str, Any]) -> None:
     edges, counts = np.array(stats["size_edges"]), np.array(stats["sizes"])
     axis.bar(edges[:-1], counts, np.diff(edges), align="edge", color=VISIBLE, edgecolor="white", linewidth=0.5)
-    used = np.flatnonzero(counts)
     axis.set(xscale="log", title="size of people (√area, pixels)", ylabel="people")
-    if len(used):
-        axis.set_xlim(edges[max(0, used[0] - 1)], edges[min(len(counts), used[-1] + 2)])
     for border, side, where in ((SMALL, "small", "right"), (LARGE, "large", "left")):
         axis.axvline(border, color=INK, linewidth=1, linestyle=":")
         axis.annotate(f" {side} ", (border, 1), xycoords=("data", "axes fraction"), ha=where, va="top", fontsize=8)
     axis.set_xticks([8, 16, 32, 64, 128, 256, 512], labels=["8", "16", "32", "64", "128", "256", "512"])
     axis.minorticks_off()
+    used = np.flatnonzero(counts)
+    if len(used):
+        axis.set_xlim(edges[max(0, used[0] - 1)], edges[min(len(counts), used[-1] + 2)])
 
 
 def _plot_counts(axis, counts: list[int], title: str, what: str) -> None:
