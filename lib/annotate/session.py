@@ -95,6 +95,11 @@ class Session:
         return self.names[self.image_index]
 
     @property
+    def placed(self) -> bool:
+        """Whether the current keypoint is labelled."""
+        return self._point()[2] > 0
+
+    @property
     def can_undo(self) -> bool:
         return bool(self._history.done)
 

@@ -1,0 +1,118 @@
+"""A real JupyterLab in headless Chromium, for tests which do what a person does."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+MINUTES_FOR_CELLS = 4
+
+needs_browser = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium found (Debian: apt-get install chromium)"),
+]
+
+
+@contextmanager
+def lab(notebook: Path, own: Path) -> Iterator[str]:
+    """Address of a JupyterLab on this computer which shows a notebook and its folder, ended afterwards.
+
+    Args:
+        notebook: the file to open.
+        own: an empty folder for its settings and its log.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    # settings and workspaces of whoever runs the tests stay out of the way, and stay as they are
+    folders = {name: str(own / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR",
+                                                          "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR")}  # fmt: skip
+    settings = own / "jupyterlab_settings_dir/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')  # no question over the page
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebook.parent}",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    with (own / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log, start_new_session=True)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, own / "lab.log")
+        yield f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token={token}&reset"
+    finally:
+        # a polite end first: the server then ends its kernels too
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+@contextmanager
+def page_of(address: str, screenshot: Path, **options) -> Iterator:
+    """A page which shows the notebook; how it looked at the end, also after a failure, is kept as a picture."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        page = browser.new_page(**{"viewport": {"width": 1400, "height": 1000}} | options)
+        page.set_default_timeout(60_000)
+        try:
+            page.goto(address)
+            yield page
+        finally:
+            page.screenshot(path=screenshot)
+            browser.close()
+
+
+def run_all_cells(page) -> None:
+    """Menu Run → Run All Cells, wait until the kernel rests, save."""
+    page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    prompt = page.locator(".jp-CodeCell .jp-InputPrompt", has_text=re.compile(r"[\d*]")).first
+    for _ in range(5):  # a kernel that is idle may still not be connected
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(1000)
+        if prompt.count():
+            break
+    page.wait_for_function(
+        """() => {
+            const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);
+            const idle = document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle';
+            return idle && prompts.some(text => /\\d/.test(text)) && !prompts.some(text => text.includes('*'));
+        }""",
+        timeout=MINUTES_FOR_CELLS * 60_000,
+    )
+    page.keyboard.press("Control+s")
+    page.locator(".jp-mod-current.jp-mod-dirty, .jp-mod-dirty").first.wait_for(state="detached")
+
+
+def _wait_for(address, server, log, seconds=60):
+    for _ in range(seconds * 2):
+        assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()[-2000:]}"
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except URLError:
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab did not answer within {seconds} s:\n{log.read_text()[-2000:]}")
