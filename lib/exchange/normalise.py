@@ -145,7 +145,7 @@ def _category(row: Row, number: int, name: str, changes: Changes) -> Category:
 
     category = Category(number, name, row.get("supercategory", UNSET))
     given, sigmas = row.get("keypoints"), row.get("sigmas")
-    if not given:
+    if not given or not isinstance(given, list):
         changes.add("category without keypoints", repr(name))
         return category
     category.keypoints = unique([str(keypoint).strip() for keypoint in given])

@@ -167,12 +167,12 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
 
 
 def _decoded(name: str | Path, content: bytes) -> Any:
-    """JSON, also with a byte order mark, and with the NaN that some tools write."""
+    """JSON, also with a byte order mark, and with the NaN that some tools write, as null."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         return msgspec.json.decode(content)
     except msgspec.DecodeError:
         try:
-            return json.loads(content)
+            return json.loads(content, parse_constant=lambda _: None)
         except ValueError as error:
             raise ValueError(f"{name}: not a JSON file: {error}") from None

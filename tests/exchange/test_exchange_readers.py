@@ -1,5 +1,6 @@
 """Every quirk of the tools' exports, one case each: what comes out, and that the report says so."""
 
+import copy
 import json
 
 import cv2
@@ -538,3 +539,33 @@ def test_zips_and_folders_of_the_tools(tmp_path):
         read_any(tmp_path / "data")
     with pytest.raises(ValueError, match="no annotations in it"):
         read_any(zipped(tmp_path / "none.zip", a_dot_txt="x"))
+
+
+JUNK = [None, True, -1, 0, 2.5, 10**30, float("nan"), "", "x", "7", [], [[]], [1, 2], ["a"], {}, {"a": 1}]
+
+
+@pytest.mark.parametrize("make", [coco_annotator, cvat, label_studio_coco, label_studio_tasks, roboflow])
+def test_whatever_stands_in_a_file_it_is_read_or_refused_in_one_sentence(tmp_path, make):
+    rng = np.random.default_rng(len(make.__name__))
+    outcomes = set()
+    for _ in range(120):
+        data = make()
+        for _ in range(rng.integers(1, 4)):
+            place = data
+            while True:  # walk to a random place and put something else there
+                keys = list(place) if isinstance(place, dict) else range(len(place))
+                key = keys[rng.integers(len(keys))]
+                if isinstance(place[key], dict | list) and len(place[key]) and rng.random() < 0.8:
+                    place = place[key]
+                    continue
+                place[key] = copy.deepcopy(JUNK[rng.integers(len(JUNK))])
+                break
+            if not data:
+                break
+        try:
+            read(tmp_path, data)
+            outcomes.add("read")
+        except ValueError as error:
+            assert str(tmp_path / "export.json") in str(error) and "\n" not in str(error)
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
