@@ -93,16 +93,15 @@ def merge(
     read = [read_any(path, images=folder) for path, folder in zip(sources, images or [None] * len(sources))]
     for _, changes in read:
         print(changes)
-    folders = None
+    folders, where = None, ""
     if images:
-        above = os.path.commonpath([Path(folder).resolve() for folder in images])
-        folders = [
-            Path(os.path.relpath(Path(folder).resolve(), above)).as_posix().removeprefix(".") for folder in images
-        ]
+        roots = [Path(folder).resolve() for folder in images]
+        above = Path(os.path.commonpath(roots))
+        folders = [root.relative_to(above).as_posix() if root != above else "" for root in roots]
+        where = f", pictures below {above}"
     coco, changes = merge_sets([coco for coco, _ in read], folders, same_images)
     write_coco(target, coco)
-    changes.title = f"{target}: {len(coco.images)} images, {len(coco.annotations)} annotations" + (
-        f", pictures below {above}" if images else "")  # fmt: skip
+    changes.title = f"{target}: {len(coco.images)} images, {len(coco.annotations)} annotations{where}"
     print(changes)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
+from tqdm.auto import tqdm
 
 from lib import files
 from lib.data.coco import CocoFile
@@ -87,7 +88,7 @@ def write_cvat_zip(
         entry.compress_type = zipfile.ZIP_DEFLATED
         archive.writestr(entry, msgspec.json.encode(clean))
         archive.writestr(zipfile.ZipInfo(f"images/{subset}/", _WHEN), b"")
-        for name, source in sources.items():
+        for name, source in tqdm(sources.items(), "pictures", unit=" pictures", disable=len(sources) < 500):
             archive.writestr(zipfile.ZipInfo(f"images/{subset}/{name}", _WHEN), source.read_bytes())
     return changes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,22 +36,26 @@ def remap(coco: CocoFile, skeleton: Skeleton, aliases: Mapping[str, str] | None 
     for theirs, ours in match.items():
         if theirs != ours:
             changes.add("keypoint renamed", f"{theirs} → {ours}")
-    missing = [name for name in skeleton.keypoints if name not in match.values()]
-    for name in missing:
-        changes.add("keypoint is not in the file: v = 0 everywhere", name, "warning")
-    extra = [k for k, name in enumerate(old.keypoints) if name not in match]
-    for k in extra:
-        labelled = sum(a.keypoints[3 * k + 2] > 0 for a in coco.annotations if a.category_id == old.id and a.keypoints)
-        changes.add("keypoint has no place in the skeleton and is left out", f"{old.keypoints[k]}, labelled {labelled} "
-                    "times: add it to the skeleton or to the aliases", "severe" if labelled else "warning")  # fmt: skip
+    for name in skeleton.keypoints:
+        if name not in match.values():
+            changes.add("keypoint is not in the file: v = 0 everywhere", name, "warning")
+    for k, name in enumerate(old.keypoints):
+        if name not in match:
+            labels = sum(
+                a.keypoints[3 * k + 2] > 0 for a in coco.annotations if a.category_id == old.id and a.keypoints
+            )
+            example, severity = f"{name}, labelled {labels} times", "severe" if labels else "warning"
+            changes.add("keypoint without a place in the skeleton or the aliases left out", example, severity)
     sources = {ours: old.keypoints.index(theirs) for theirs, ours in match.items()}
     places = [sources.get(name) for name in skeleton.keypoints]
     new = convert(skeleton.to_coco(old.id), Category)  # with links as tuples, as they are read
-    result = replace(
-        coco,
-        categories=[new if c is old else c for c in coco.categories],
-        annotations=[_moved(a, places) if a.category_id == old.id else a for a in coco.annotations],
-    )
+    categories = [new if c is old else c for c in coco.categories]
+    for k, other in enumerate(categories):
+        if other is not new and other.name == new.name:
+            categories[k] = replace(other, name=f"{other.name}_2")
+            changes.add("category that had the skeleton's name renamed", f"{other.name} → {other.name}_2", "warning")
+    annotations = [_moved(a, places) if a.category_id == old.id else a for a in coco.annotations]
+    result = replace(coco, categories=categories, annotations=annotations)
     result.source = coco.source
     check_coco(result)
     return result, changes
@@ -101,6 +106,9 @@ def merge_sets(sets: Sequence[CocoFile], folders: Sequence[str] | None = None,
             annotations.append(replace(_moved(a, places[a.category_id]), **new_ids))
     result = CocoFile(list(images.values()), annotations, list(categories.values()), sets[0].info, sets[0].licenses)
     result.source = " + ".join(coco.source for coco in sets)
+    twice = [name for name, count in Counter(image.file_name for image in result.images).items() if count > 1]
+    if twice:
+        changes.add("picture that several sets bring: --same_images makes it one", twice[0], "severe", len(twice))
     check_coco(result)
     return result, changes
 

@@ -82,15 +82,15 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch, capsys, 
 
 
 def test_merge_of_three_with_their_pictures(tmp_path, capsys):
-    for name in "abc":
+    for name in (".a", "b", "c"):
         save(tmp_path / name / "labels.json", coco_annotator())
         (tmp_path / name / "images").mkdir()
-    sources = [tmp_path / name / "labels.json" for name in "abc"]
+    sources = [tmp_path / name / "labels.json" for name in (".a", "b", "c")]
     more = ["--more+", sources[2]]
-    folders = [v for name in "abc" for v in ("--images+", tmp_path / name / "images")]
+    folders = [v for name in (".a", "b", "c") for v in ("--images+", tmp_path / name / "images")]
     assert run("merge", tmp_path / "all.json", *sources[:2], *more, *folders) == 0
     names = [i.file_name for i in read_coco(tmp_path / "all.json").images]
-    assert names == [f"{folder}/images/{name}.jpg" for folder in "abc" for name in "ab"]
+    assert names == [f"{folder}/images/{name}.jpg" for folder in (".a", "b", "c") for name in "ab"]
     assert f"pictures below {tmp_path}" in capsys.readouterr().out
     assert run("merge", tmp_path / "all.json", *sources[:2], "--same_images", "true") == 0
     assert len(read_coco(tmp_path / "all.json").images) == 2

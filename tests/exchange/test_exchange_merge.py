@@ -60,6 +60,13 @@ def test_remap_moves_values_with_their_names(tmp_path):
     check_coco(mapped)
 
 
+def test_another_category_of_the_skeletons_name_steps_aside(tmp_path):
+    coco = some(tmp_path, categories__1__name="face")
+    mapped, changes = remap(coco, FACE)
+    assert [(c.id, c.name) for c in mapped.categories] == [(17, "face"), (23, "face_2")]
+    assert skeleton_of(mapped, "face") == FACE and "face → face_2" in str(changes)
+
+
 def test_the_same_skeleton_in_another_order_is_only_reordered(tmp_path):
     coco = some(tmp_path)
     there, _ = remap(coco, Skeleton("cat", ["right_eye", "nose", "left_eye"], [], [], [1, 1, 1]))
@@ -132,7 +139,9 @@ def test_names_of_pictures_are_kept_apart(tmp_path):
     assert [i.file_name for i in merged.images] == ["first/a.jpg", "first/b.jpg", "second/a.jpg"]
     assert any("stands in several sets" in rule for rule in changes.lines)
     merged, changes = merge_sets([first, second], ["x", ""])
-    assert [i.file_name for i in merged.images] == ["x/a.jpg", "x/b.jpg", "a.jpg"]
+    assert [i.file_name for i in merged.images] == ["x/a.jpg", "x/b.jpg", "a.jpg"] and not changes.severe
+    _, changes = merge_sets([first, second], ["", ""])
+    assert changes.severe == ["picture that several sets bring: --same_images makes it one"]
     merged, changes = merge_sets([first, second], same_images=True)
     assert [i.file_name for i in merged.images] == ["a.jpg", "b.jpg"] and merged.annotations[3].image_id == 1
     second.images[0].width = 99
