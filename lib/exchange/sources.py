@@ -6,6 +6,7 @@ import json
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -133,7 +134,7 @@ def _documents(path: Path) -> dict[str, Any]:
             entries = {entry.filename: entry for entry in _checked(path, archive.infolist())}
             chosen = _chosen(path, [name for name in entries if name.endswith(".json")])
             return {part: _decoded(f"{path}/{name}", archive.read(entries[name])) for part, name in chosen.items()}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: a damaged or unknown zip: {error}") from None
 
 

@@ -149,7 +149,8 @@ def test_damaged_zips_are_one_sentence(tmp_path):
     whole = zipped(tmp_path / "a.zip", annotations__person_keypoints_default_dot_json=cvat()).read_bytes()
     (tmp_path / "b.zip").write_bytes(whole[:50] + b"\0" * 40 + whole[90:])
     (tmp_path / "c.zip").write_bytes(whole[:200])
-    for name in ("b.zip", "c.zip"):
+    (tmp_path / "d.zip").write_bytes(whole[:150] + bytes(255 - b for b in whole[150:170]) + whole[170:])
+    for name in ("b.zip", "c.zip", "d.zip"):
         with pytest.raises(ValueError, match=f"{name}.*(damaged|not a JSON)"):
             read_cvat_zip(tmp_path / name)
 
