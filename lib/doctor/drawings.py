@@ -55,7 +55,7 @@ def _person(labels: Labels, example: Example) -> np.ndarray | None:
 def _pictures(labels: Labels, code: str, example: Example) -> np.ndarray | None:
     """The whole picture with its people, and beside it the one that it is compared with."""
     rows = [example.image] if example.other is None or code.startswith("leak") else [example.image, example.other]
-    seen = [labels.pictures.get(labels.images[row].get("file_name")) for row in rows]
+    seen = [labels.picture(row) for row in rows]
     if any(picture is None or picture.fault for picture in seen):
         return None
     halves = []
@@ -96,7 +96,7 @@ def _paper() -> np.ndarray:
 
 
 def _background(labels: Labels, image: int, affine: np.ndarray) -> np.ndarray:
-    picture = labels.pictures.get(labels.images[image].get("file_name"))
+    picture = labels.picture(image)
     if picture is not None and not picture.fault:
         return _warp(picture.path, affine, _paper())
     canvas, (width, height) = _paper(), np.nan_to_num(labels.sizes[image], nan=FARTHEST)

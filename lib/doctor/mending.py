@@ -153,11 +153,11 @@ def _keypoints_without_names(labels: Labels, hit: Hit) -> int:
 
 
 def _image_size(labels: Labels, hit: Hit) -> int:
-    seen = [labels.pictures.get(image.get("file_name")) for image in _entries(labels, hit)]
-    for image, picture in zip(_entries(labels, hit), seen):
-        if picture is not None and picture.size != (0, 0):
-            image["width"], image["height"] = picture.size
-    return sum(picture is not None and picture.size != (0, 0) for picture in seen)
+    seen = {row: labels.picture(row) for row in hit.rows}
+    sizes = {row: picture.size for row, picture in seen.items() if picture is not None and not picture.fault}
+    for row, size in sizes.items():
+        labels.images[row]["width"], labels.images[row]["height"] = size
+    return len(sizes)
 
 
 def _category(labels: Labels, hit: Hit) -> None:
@@ -185,7 +185,7 @@ def _links(labels: Labels, hit: Hit) -> None:
 def _turn(labels: Labels, hit: Hit) -> None:
     """Labels of the turned picture → the stored pixels."""
     for row, image in zip(hit.rows, _entries(labels, hit)):
-        picture = labels.pictures[image["file_name"]]
+        picture = labels.picture(row)
         image["width"], image["height"] = picture.size
         for a in np.flatnonzero(labels.image_of == row):
             entry = labels.annotations[a]

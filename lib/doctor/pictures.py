@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from lib import files
 from lib.doctor.findings import Hit
 from lib.doctor.reading import Labels
+from lib.doctor.structure import name_fault
 
 EXIF_ORIENTATION, TURNING = 274, (5, 6, 7, 8)  # the values of the tag that exchange width and height
 MAX_PIXELS = 2**28
@@ -54,16 +56,17 @@ def look_at_all(folder: str | Path, labels: Labels) -> dict[str, Picture]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: the folder of the pictures of {labels.path} does not exist")
-    paths = {}
-    for image in labels.images:
-        name = image.get("file_name")
-        try:
-            paths[name] = files.inside(folder, name)
-        except (ValueError, AttributeError, TypeError):  # the check of the names tells
-            continue
+    names = {name for image in labels.images if not name_fault(name := image.get("file_name"))}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(pool.map(look, paths.values()), f"pictures of {labels.path.name}", len(paths), unit=" pictures")
-        return dict(zip(paths, bar))
+        seen = pool.map(partial(_look_inside, folder), names)
+        return dict(zip(names, tqdm(seen, f"pictures of {labels.path.name}", len(names), unit=" pictures")))
+
+
+def _look_inside(folder: Path, name: str) -> Picture:
+    try:
+        return look(files.inside(folder, name))
+    except ValueError as error:
+        return Picture(folder / "unknown", str(error))
 
 
 def look(path: Path) -> Picture:
@@ -177,9 +180,5 @@ def _signatures(pictures: Sequence[Picture]) -> tuple[np.ndarray, np.ndarray, np
 
 def _seen(labels: Labels) -> dict[int, Picture]:
     """Row of the image → its picture, where one was looked for."""
-    names = [image.get("file_name") for image in labels.images]
-    return {
-        row: labels.pictures[name]
-        for row, name in enumerate(names)
-        if isinstance(name, str) and name in labels.pictures
-    }
+    seen = ((row, labels.picture(row)) for row in range(len(labels.images)))
+    return {row: picture for row, picture in seen if picture is not None}

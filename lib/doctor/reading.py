@@ -163,6 +163,11 @@ class Labels:
             extents[group.rows] = group.extents
         return extents
 
+    def picture(self, row: int) -> Any:
+        """What a look at an image's picture told, None if nobody looked."""
+        name = self.images[row].get("file_name")
+        return self.pictures.get(name) if isinstance(name, str) else None
+
     def column(self, name: str) -> list:
         """A field of every annotation, None where it is missing."""
         return [annotation.get(name) for annotation in self.annotations]

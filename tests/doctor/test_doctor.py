@@ -2,18 +2,14 @@ import copy
 import json
 import math
 
-import cv2
-import numpy as np
 import pytest
-from PIL import Image
 
 from lib.__main__ import main
 from lib.data.coco import find_split, read_coco
 from lib.data.synthetic import write_dataset
 from lib.doctor import examine, repair
-from lib.doctor.findings import KINDS
 from lib.doctor.mending import FIXES
-from lib.skeleton import COCO17, MPII16
+from lib.skeleton import COCO17
 
 
 @pytest.fixture(scope="module")
