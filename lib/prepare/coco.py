@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from lib.data.coco import read_coco
-from lib.prepare.archives import unpack
-from lib.prepare.download import check_file, download
-from lib.prepare.steps import Steps, readable, require_space
-
-
-class Archive(NamedTuple):
-    """What one archive is called on the server and what must be in it; sizes in bytes."""
-
-    address: str
-    size: int
-    sha256: str
-    pattern: str  # of the names that are taken out of it
-    files: int  # how many these are
-    unpacked: int  # their size, with what a disk wastes on each
-
-    @property
-    def name(self) -> str:
-        return self.address.rpartition("/")[2]
-
-    def select(self, name: str) -> str | None:
-        """What `unpack` asks: the name below the data folder, None for what is left in the archive."""
-        return name if re.fullmatch(self.pattern, name) else None
-
+from lib.prepare.fetch import Archive, fetch
+from lib.prepare.steps import Steps
 
 # COCO publishes no checksums. Sizes: the Content-Length of its server, as in the logs of many. SHA-256: those of
 # torchvision's prototype datasets; the Hugging Face mirror pcuenq/coco-2017-mirror has the same.
@@ -37,13 +15,14 @@ ARCHIVES = {
     "annotations": Archive(
         "annotations/annotations_trainval2017.zip", 252_907_541,
         "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
-        r"annotations/person_keypoints_(train|val)2017\.json", 2, 260_000_000),
+        r"annotations/person_keypoints_(?:train|val)2017\.json", 2, 260_000_000,
+        "annotations/person_keypoints_*2017.json"),
     "val": Archive(
         "zips/val2017.zip", 815_585_330, "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
-        r"val2017/\d{12}\.jpg", 5_000, 840_000_000),
+        r"val2017/\d{12}\.jpg", 5_000, 840_000_000, "val2017/*.jpg"),
     "train": Archive(
         "zips/train2017.zip", 19_336_861_798, "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
-        r"train2017/\d{12}\.jpg", 118_287, 19_800_000_000),
+        r"train2017/\d{12}\.jpg", 118_287, 19_800_000_000, "train2017/*.jpg"),
 }  # fmt: skip
 
 
@@ -70,79 +49,19 @@ def prepare_coco(
     """
     folder, steps = Path(data_dir), Steps(data_dir)
     wanted = [ARCHIVES[key] for key in ARCHIVES if key in ("annotations", split) or split == "both"]
-    todo = [archive for archive in wanted if not _in_place(folder, steps, archive)]
-    own = folder / "archives"
-    _check_space(folder, todo, None if archives else own, keep_archives)
-    for archive in todo:
-        if archives:
-            source = _given(Path(archives), archive)
-        else:
-            source = download(f"{url.rstrip('/')}/{archive.address}", own / archive.name, archive.size, archive.sha256)
-        found = unpack(source, folder, archive.select)
-        if found != archive.files:
-            raise ValueError(f"{source} holds {found:,} of the {archive.files:,} files that are expected: get it again")
-        _check_names(folder, archive)
-        steps.finish(archive.name, sha256=archive.sha256)
-        if not (keep_archives or archives):
-            _remove(own, [archive])
-    if not (keep_archives or archives):
-        _remove(own, wanted)
+    fetch(wanted, folder, archives, url, keep_archives)
+    for name in ("val", "train") if split == "both" else (split,):
+        if not steps.finished(f"check {name}"):
+            _check(folder, name)
+            steps.finish(f"check {name}")
     for archive in wanted:
-        print(f"{folder / archive.pattern.partition('/')[0]}: {archive.files:,} files from {archive.name}")
+        print(f"{folder / archive.places}: {archive.files:,} files from {archive.name}")
 
 
-def _in_place(folder: Path, steps: Steps, archive: Archive) -> bool:
-    return steps.finished(archive.name, sha256=archive.sha256) and len(_files(folder, archive)) == archive.files
-
-
-def _files(folder: Path, archive: Archive) -> list[Path]:
-    """What is there of an archive."""
-    within = folder / archive.pattern.partition("/")[0]
-    names = within.iterdir() if within.is_dir() else ()
-    return [path for path in names if archive.select(f"{within.name}/{path.name}")]
-
-
-def _check_space(folder: Path, todo: list[Archive], own: Path | None, keep: bool) -> None:
-    """Raise OSError before anything starts if the disk will be full at any point of the way."""
-    fetch = room = most = 0
-    for archive in todo:
-        if own:
-            here = [path.stat().st_size for path in (own / archive.name, own / f"{archive.name}.part") if path.exists()]
-            missing = max(0, archive.size - sum(here))
-            fetch, room = fetch + missing, room + missing
-        room += max(0, archive.unpacked - sum(path.stat().st_size for path in _files(folder, archive)))
-        most = max(most, room)
-        room -= archive.size if own and not keep else 0
-    require_space(folder, most)
-    if todo:
-        print(f"{folder}: {readable(fetch)} to download, {readable(most)} of room needed, and there")
-
-
-def _given(folder: Path, archive: Archive) -> Path:
-    path = folder / archive.name
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: put {archive.name} there, or leave --archives away to download it")
-    check_file(path, archive.size, archive.sha256)
-    return path
-
-
-def _check_names(folder: Path, archive: Archive) -> None:
-    """Raise ValueError unless the annotations read well, and the pictures are those that they are about."""
-    files = _files(folder, archive)
-    if archive.name.startswith("annotations"):
-        for path in files:
-            read_coco(path, "person")
-        return
-    labels = folder / f"annotations/person_keypoints_{archive.name.removesuffix('.zip')}.json"
-    missing = {image.file_name for image in read_coco(labels).images} - {path.name for path in files}
+def _check(folder: Path, split: str) -> None:
+    """Raise ValueError unless the annotations read well, and the pictures that they are about are there."""
+    labels, pictures = folder / f"annotations/person_keypoints_{split}2017.json", ARCHIVES[split].there(folder)
+    missing = {image.file_name for image in read_coco(labels, "person").images} - {path.name for path in pictures}
     if missing:
-        raise ValueError(
-            f"{labels} lists {len(missing):,} pictures that {archive.name} lacks, the first is {min(missing)}"
-        )
-
-
-def _remove(own: Path, archives: list[Archive]) -> None:
-    for archive in archives:
-        (own / archive.name).unlink(missing_ok=True)
-    if own.is_dir() and not any(own.iterdir()):
-        own.rmdir()
+        raise ValueError(f"{labels} lists {len(missing):,} pictures that are not in {folder / f'{split}2017'}, the first is "
+                         f"{min(missing)}")  # fmt: skip

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
@@ -264,15 +263,10 @@ def _content_range(headers: Message) -> tuple[int | None, int | None]:
 def _digest(path: Path, algorithm: str) -> str:
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file, _bar(path.stat().st_size, f"checking {path.name}") as bar:
-        for chunk in _chunks(file):
+        for chunk in iter(lambda: file.read(CHUNK), b""):
             digest.update(chunk)
             bar.update(len(chunk))
     return digest.hexdigest()
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK):
-        yield chunk
 
 
 def _bar(total: int | None, what: str) -> tqdm:

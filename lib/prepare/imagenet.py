@@ -7,18 +7,17 @@ import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from lib import files
-from lib.prepare.archives import DAMAGE, unpack
+from lib.prepare.archives import DAMAGE, Select, unpack
 from lib.prepare.steps import Steps
 
 COUNTS = {"train": 1_281_167, "val": 50_000, "test": 100_000}
 _CLASSES, _SOLUTION = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
-_PICTURE = re.compile(r"ILSVRC/Data/CLS-LOC/(?:train/(n\d{8})|val|test)/([^/]+)\.JPEG")
+_PICTURE = re.compile(r"ILSVRC/Data/CLS-LOC/(train(?=/n\d{8}/)|val|test)/(?:(n\d{8})/)?([^/]+)\.JPEG")
 
 
 def prepare_imagenet(
@@ -73,9 +72,7 @@ def read_classes(text: str, source: str = _CLASSES) -> dict[str, str]:
     for number, line in enumerate(text.splitlines(), 1):
         found = re.fullmatch(r"(n\d{8}) ([^,]+)(,.*)?", line.strip())
         if not found or found[1] in names:
-            raise ValueError(
-                f"{source}, line {number}: {line[:80]!r} is not a new class like 'n01440764 tench, Tinca tinca'"
-            )
+            raise ValueError(f"{source}, line {number}: {line[:80]!r} is not a new class like 'n01440764 tench, tinca'")
         names[found[1]] = found[2].strip().replace(" ", "_")
     return dict(sorted(names.items()))
 
@@ -93,18 +90,16 @@ def read_solution(text: str, names: dict[str, str], source: str = _SOLUTION) -> 
         raise ValueError(f"{source}: the first line is not ImageId,PredictionString")
     where: dict[str, str] = {}
     for row in rows:
-        fields = row[1].split() if len(row) == 2 else []
-        if len(fields) % 5 or len(set(fields[::5])) != 1:
-            raise ValueError(
-                f"{source}, line {rows.line_num}: {','.join(row)[:80]!r} is not a picture and boxes of one class"
-            )
-        if fields[0] not in names:
-            raise ValueError(
-                f"{source}, line {rows.line_num}: {_CLASSES} does not list the class {fields[0]!r} of {row[0]}"
-            )
-        if row[0] in where:
-            raise ValueError(f"{source}, line {rows.line_num}: {row[0]} is there twice")
-        where[row[0]] = fields[0]
+        wnids = row[1].split()[::5] if len(row) == 2 and len(row[1].split()) % 5 == 0 else []
+        fault = (
+            f"{','.join(row)[:80]!r} is not a picture and boxes of one class" if len(set(wnids)) != 1
+            else f"{_CLASSES} does not list the class {wnids[0]!r} of {row[0]}" if wnids[0] not in names
+            else f"{row[0]} is there twice" if row[0] in where
+            else None
+        )  # fmt: skip
+        if fault:
+            raise ValueError(f"{source}, line {rows.line_num}: {fault}")
+        where[row[0]] = wnids[0]
     return where
 
 
@@ -118,7 +113,7 @@ def _plan(archive: Path, classes: int | None, images: int | None, test: bool) ->
         with zipfile.ZipFile(archive) as file:
             every = read_classes(_text(file, _CLASSES), f"{archive}: {_CLASSES}")
             where = read_solution(_text(file, _SOLUTION), every, f"{archive}: {_SOLUTION}")
-            _check_complete(archive, file, every, where)
+            _check_complete(archive, file.infolist(), every, where)
             names = _spread(every, classes)
             select = _selection(where, names, images, test)
             chosen = Counter(place.partition("/")[0] + "_files" for name in file.namelist() if (place := select(name)))
@@ -127,13 +122,12 @@ def _plan(archive: Path, classes: int | None, images: int | None, test: bool) ->
     return names, where, dict(chosen)
 
 
-def _check_complete(archive: Path, file: zipfile.ZipFile, names: dict[str, str], where: dict[str, str]) -> None:
+def _check_complete(archive: Path, infos: list[zipfile.ZipInfo], names: dict[str, str], where: dict[str, str]) -> None:
     counts, seen = Counter(), set()
-    for info in file.infolist():
+    for info in infos:
         if not (found := _PICTURE.fullmatch(info.filename)):
             continue
-        wnid, name = found.groups()
-        split = info.filename.split("/")[3]
+        split, wnid, name = found.groups()
         counts[split] += 1
         if not info.file_size:
             raise ValueError(f"{archive}: {info.filename} is empty: download the archive again")
@@ -141,37 +135,29 @@ def _check_complete(archive: Path, file: zipfile.ZipFile, names: dict[str, str],
             raise ValueError(f"{archive}: {_CLASSES} does not list the class of {info.filename}")
         if split == "val":
             seen.add(name)
-    for what, missing in (
-        ("lists no class for", seen - where.keys()),
-        ("lists, and the archive lacks,", where.keys() - seen),
-    ):
-        if missing:
-            raise ValueError(
-                f"{archive}: {_SOLUTION} {what} {len(missing):,} validation pictures, one is {min(missing)}"
-            )
+    for what, which in (("gives no class for", seen - where.keys()), ("is alone with", where.keys() - seen)):
+        if which:
+            raise ValueError(f"{archive}: {_SOLUTION} {what} {len(which):,} validation pictures, one is {min(which)}")
     for split, expected in COUNTS.items():
         if counts[split] != expected:
             raise ValueError(f"{archive}: {counts[split]:,} {split} pictures below ILSVRC/Data/CLS-LOC, expected are "
                              f"{expected:,}: download all of imagenet-object-localization-challenge.zip")  # fmt: skip
 
 
-def _selection(
-    where: dict[str, str], names: dict[str, str], images: int | None, test: bool
-) -> Callable[[str], str | None]:
+def _selection(where: dict[str, str], names: dict[str, str], images: int | None, test: bool) -> Select:
     """Where each file of the archive goes; to be asked once for each, in their order."""
     taken = Counter()
 
     def select(name: str) -> str | None:
-        if not (found := _PICTURE.fullmatch(name)):
-            return None
-        split, file = name.split("/")[3], f"{found[2]}.JPEG"
-        if split == "test":
-            return f"test/{file}" if test else None
-        wnid = found[1] or where[found[2]]
-        if split == "train":
+        found = _PICTURE.fullmatch(name)
+        if not found or found[1] == "test":
+            return f"test/{found[3]}.JPEG" if found and test else None
+        wnid = found[2] or where[found[3]]
+        if found[1] == "train":
             taken[wnid] += 1
-        too_many = split == "train" and images is not None and taken[wnid] > images
-        return None if wnid not in names or too_many else f"{split}/{wnid}/{file}"
+            if images is not None and taken[wnid] > images:
+                return None
+        return f"{found[1]}/{wnid}/{found[3]}.JPEG" if wnid in names else None
 
     return select
 
@@ -186,14 +172,9 @@ def _spread(names: dict[str, str], classes: int | None) -> dict[str, str]:
 
 
 def _text(file: zipfile.ZipFile, name: str) -> str:
-    if name not in file.namelist():
-        raise ValueError(
-            f"{file.filename} holds no {name}: it is not Kaggle's imagenet-object-localization-challenge.zip"
-        )
-    if file.getinfo(name).file_size > 64 << 20:
-        raise ValueError(
-            f"{file.filename}: {name} claims {file.getinfo(name).file_size:,} bytes, which is not ImageNet's"
-        )
+    size = next((info.file_size for info in file.infolist() if info.filename == name), None)
+    if size is None or size > 64 << 20:
+        raise ValueError(f"{file.filename} holds no {name}: it is not Kaggle's imagenet-object-localization-challenge")
     return file.read(name).decode("utf-8-sig")
 
 

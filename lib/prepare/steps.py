@@ -36,14 +36,7 @@ class Steps:
             ValueError: the record is not ours any more.
         """
         self.path = Path(folder) / "prepared.yaml"
-        try:
-            self._facts = yaml.safe_load(self.path.read_text("utf-8")) if self.path.exists() else {}
-        except (yaml.YAMLError, UnicodeDecodeError):
-            self._facts = None
-        if not isinstance(self._facts, dict) or not all(isinstance(facts, dict) for facts in self._facts.values()):
-            raise ValueError(
-                f"{self.path} is not a record of finished steps: delete it to have every step checked anew"
-            )
+        self._facts = self._read()
 
     def finished(self, step: str, **facts: Fact) -> bool:
         """Whether the step was finished from these facts (settings, sizes and checksums of what went in)."""
@@ -55,8 +48,17 @@ class Steps:
 
     def finish(self, step: str, **facts: Fact) -> None:
         """Record a step as finished; facts of an earlier run of it are forgotten."""
-        self._facts[step] = facts
+        self._facts = self._read() | {step: facts}
         files.write(self.path, yaml.safe_dump(self._facts, allow_unicode=True))
+
+    def _read(self) -> dict[str, dict[str, Fact]]:
+        try:
+            facts = yaml.safe_load(self.path.read_text("utf-8")) if self.path.exists() else {}
+        except (yaml.YAMLError, UnicodeDecodeError):
+            facts = None
+        if not isinstance(facts, dict) or not all(isinstance(value, dict) for value in facts.values()):
+            raise ValueError(f"{self.path} is not a record of finished steps: delete it to do every step anew")
+        return facts
 
 
 def require_space(folder: str | Path, needed: int) -> None:

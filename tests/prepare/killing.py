@@ -27,7 +27,7 @@ def start(work: Callable[[], object], kill_at: int | None = None) -> int:
             _kill_before(kill_at)
         work()
         status = 0
-    except BaseException as error:  # whatever it is, this process must not go on as a second pytest
+    except BaseException as error:  # noqa: BLE001 whatever it is, this process must not go on as a second pytest
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)
