@@ -32,7 +32,7 @@ const MOUSE = [
 
 const ACTIONS = {
   n: ["next_keypoint"], b: ["previous_keypoint"], v: ["toggle_visibility"], a: ["add_person"],
-  p: ["next_person"], P: ["previous_person"], y: ["accept"], Y: ["accept_all"],
+  p: ["next_person"], P: ["previous_person"], y: ["accept"], Y: ["accept", true],
   ".": ["next_image"], ",": ["previous_image"], PageDown: ["next_image"], PageUp: ["previous_image"],
   g: ["next_open_image"], d: ["mark_done"], z: ["undo"], u: ["undo"], r: ["redo"],
   Delete: ["delete_keypoint"], Backspace: ["delete_keypoint"],
@@ -113,7 +113,7 @@ function render({ model, el }) {
     return [h("h4", {}, title), ...rows.map(([keys, text]) => h("p", {}, h("span", {}, ...keys.map((key) => h("kbd", {}, key))), text))];
   }
   function keyline() {
-    const short = [["← ↑ ↓ →", "move"], ["Enter", "place"], ["N B", "keypoint"], ["V", "hidden"], ["A", "add person"],
+    const short = [["← ↑ ↓ →", "move"], ["Enter", "place"], ["N B", "keypoint"], ["V", "hidden"], ["A", "add"],
       ["P", "person"], [". ,", "image"], ["Z", "undo"], ["+ − 0", "zoom"], ["Esc", "leave"], ["?", "all keys"]];
     return short.map(([key, text]) => h("span", {}, h("kbd", {}, key), text));
   }
@@ -137,13 +137,11 @@ function render({ model, el }) {
     const [who, number] = next.from.length ? next.from : [null, 0];
     if (who === id && number < numberSent) return; // a newer answer is on its way
     const first = state === null, moved = first || next.index !== state.index;
-    const elsewhere = moved || next.person !== state.person || next.keypoint !== state.keypoint;
+    const another = !first && next.person !== state.person, elsewhere = moved || another || next.keypoint !== state.keypoint;
     state = structuredClone(next);
     if (moved) { view.fitted = true; cross = { x: state.size[0] >> 1, y: state.size[1] >> 1 }; fit(); }
-    const point = current();
-    if (point && point.v && (elsewhere || !drag)) cross = { x: point.x, y: point.y };
+    cross = spot(another) ?? cross;
     if (elsewhere && !moved) keepInSight();
-    if (!drag) pointer = elsewhere && !moved ? pointer : null;
     clearTimeout(slow);
     root.classList.remove("busy");
     say(state.message, state.error);
@@ -166,6 +164,15 @@ function render({ model, el }) {
     return { x, y, v, k };
   });
   function current() { return state.person === null ? null : points(state.people[state.person])[state.keypoint]; }
+  function spot(another) { // where the crosshair belongs: at the keypoint's place, or near another person
+    const point = current();
+    if (!point) return null;
+    if (point.v || point.x || point.y) return { x: point.x, y: point.y };
+    if (!another) return null;
+    const own = points(state.people[state.person]), linked = figure.limbs.filter((limb) => limb.includes(point.k)).flat();
+    const near = own.find((p) => p.v && linked.includes(p.k)) ?? own.find((p) => p.v);
+    return near ? { x: near.x, y: near.y } : null;
+  }
   function fit() {
     if (!state || !state.size[0]) return draw();
     const { clientWidth: width, clientHeight: height } = canvas, [w, h] = state.size, margin = 16;
@@ -208,7 +215,9 @@ function render({ model, el }) {
 
   function onKey(event) {
     event.stopPropagation();
-    const own = event.target === canvas, { key, shiftKey: shift } = event;
+    const own = event.target === canvas, { shiftKey: shift, code } = event;
+    // on keyboards of other alphabets the letters' places count
+    const key = /^[^\x00-\x7f]$/.test(event.key) && code.startsWith("Key") ? code[3].toLowerCase() : event.key;
     if (event.ctrlKey || event.metaKey) {
       const action = { z: shift ? "redo" : "undo", y: "redo", s: "save" }[key.toLowerCase()];
       if (!action) return;
@@ -217,14 +226,15 @@ function render({ model, el }) {
     }
     if (event.altKey || key === "Tab" || (!own && (key === "Enter" || key === " "))) return;
     if (key === "Escape") return help.hidden ? leave() : toggleHelp();
-    const task = meaning(key, shift, event.repeat);
+    const task = meaning(key, shift);
     if (!task) return;
     event.preventDefault();
-    if (state) later(task);
+    const once = ["Enter", " ", "Delete", "Backspace", "a", "y", "d", "v"].includes(key); // a held key is no second wish
+    if (state && !(event.repeat && once)) later(task);
   }
-  function meaning(key, shift, repeat) {
+  function meaning(key, shift) {
     const letter = /^[a-z]$/i.test(key) ? (shift ? key.toUpperCase() : key.toLowerCase()) : key;
-    if (ARROWS[key]) return () => arrow(ARROWS[key], shift ? 10 : 1, repeat);
+    if (ARROWS[key]) return () => arrow(ARROWS[key], shift ? 10 : 1);
     if (PANS[letter]) return () => pan(...PANS[letter].map((d) => 60 * d));
     if (key === "Enter" || key === " ") return () => act("place", cross.x, cross.y, shift ? 1 : 2);
     if (shift && (key === "Delete" || key === "Backspace")) return () => act("delete_person");
@@ -233,7 +243,7 @@ function render({ model, el }) {
       t: () => { allNames = !allNames; draw(); }, "?": toggleHelp }[letter];
   }
   let lastArrow = "";
-  function arrow([dx, dy], times, repeat) {
+  function arrow([dx, dy], times) {
     const step = times * Math.max(1, Math.round(1 / view.scale)); // one image pixel, or one on the screen where that is more
     const x = clamp(cross.x + dx * step, 0, state.size[0] - 1), y = clamp(cross.y + dy * step, 0, state.size[1] - 1);
     const point = current();
@@ -303,7 +313,9 @@ function render({ model, el }) {
       state.people[point.person].points.splice(3 * point.keypoint, 2, to.x, to.y);
       later(() => act("move", to.x - point.x, to.y - point.y));
     } else if (!point && !far && button === 0) {
-      later(() => act("click", ...toImage(x, y), event.shiftKey ? 1 : 2));
+      const [ix, iy] = toImage(x, y), reach = REACH / view.scale + 0.5, [w, h] = state.size;
+      if (ix < -reach || iy < -reach || ix > w - 1 + reach || iy > h - 1 + reach) say("That is outside the image");
+      else later(() => act("click", ix, iy, event.shiftKey ? 1 : 2));
     }
     draw();
   }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import msgspec
@@ -166,17 +165,20 @@ def place_path(labels: Path) -> Path:
     return labels.with_name(f".{labels.stem}.annotator")
 
 
-def read_place(labels: Path) -> Place:
-    """Raises ValueError where the file is damaged."""
+def read_place(labels: Path, num_keypoints: int) -> Place:
+    """Raises ValueError where the file is damaged or its suggestions have another number of keypoints."""
     path = place_path(labels)
     if not path.exists():
         return Place()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Place)
+        place = msgspec.json.decode(path.read_bytes(), type=Place)
     except msgspec.DecodeError as error:
         raise ValueError(
             f"{path}: damaged ({error}); remove it, only the current image, done marks and suggestions are lost"
         ) from None
+    if any(len(points) != 3 * num_keypoints for figures in place.suggestions.values() for points in figures):
+        raise ValueError(f"{path}: its suggestions are not of {num_keypoints} keypoints; remove it to do without them")
+    return place
 
 
 def write_place(labels: Path, place: Place) -> None:
@@ -199,7 +201,7 @@ def derive(annotation: dict, keypoints_before: list, size: tuple[int, int]) -> N
     annotation.setdefault("iscrowd", 0)
     old = annotation.get("bbox") or [0, 0, 0, 0]
     previous = box_around(keypoints_before, size)
-    ours = not (old[2] and old[3]) or (previous is not None and max(map(_distance, old, previous)) < 0.02)
+    ours = not (old[2] and old[3]) or (previous is not None and _same(old, previous))
     if ours:
         box = box_around(annotation["keypoints"], size)
     else:
@@ -233,11 +235,11 @@ def _grown(box: list, inner: list | None) -> list:
     left, top = min(box[0], inner[0]), min(box[1], inner[1])
     right, bottom = max(box[0] + box[2], inner[0] + inner[2]), max(box[1] + box[3], inner[1] + inner[3])
     grown = [round(n, 2) for n in (left, top, right - left, bottom - top)]
-    return box if max(map(_distance, box, grown)) < 0.02 else grown
+    return box if _same(box, grown) else grown
 
 
-def _distance(a: float, b: float) -> float:
-    return abs(a - b) if math.isfinite(a) else math.inf
+def _same(a: list, b: list) -> bool:
+    return max(abs(x - y) for x, y in zip(a, b)) < 0.02
 
 
 def _is_empty(annotation: dict) -> bool:

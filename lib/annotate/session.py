@@ -48,6 +48,7 @@ class Session:
         image_index: the current image, 0-based.
         person: index of the current person among the image's people, or None where nobody is.
         keypoint: index of the current keypoint.
+        history: `done` and `undone` edits.
         message: a sentence about the last thing that happened, for status lines and screen readers.
         saved: False after a change that could not be written.
 
@@ -67,12 +68,12 @@ class Session:
         self.folder, self.names = images_of(images)
         self._file = LabelFile(save_to, self.skeleton, category)
         check_folder(self._file, self.folder)
-        place = read_place(self._file.path)
+        place = read_place(self._file.path, self.skeleton.num_keypoints)
         self._file.done |= set(place.done)
         self._suggested = place.suggestions
         self._people: dict[int, list[dict]] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
-        self._history = History()
+        self.history = History()
         self.saved, self.message = True, ""
         self.image_index, self.person, self.keypoint = 0, None, 0
         self._go(self.names.index(place.image) if place.image in self.names else 0)
@@ -98,14 +99,6 @@ class Session:
     def placed(self) -> bool:
         """Whether the current keypoint is labelled."""
         return self._point()[2] > 0
-
-    @property
-    def can_undo(self) -> bool:
-        return bool(self._history.done)
-
-    @property
-    def can_redo(self) -> bool:
-        return bool(self._history.undone)
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -163,18 +156,14 @@ class Session:
     def go_to(self, index: int) -> None:
         """Show an image."""
         if not 0 <= index < len(self.names):
-            raise ValueError(f"image {index + 1} does not exist: there are {len(self.names)}")
+            raise ValueError(f"there is no image {index + 1}: they go from 1 to {len(self.names)}")
         self._go(index)
         self._remember()
 
     def next_image(self) -> None:
-        if self.image_index + 1 == len(self.names):
-            raise ValueError("this is the last image")
         self.go_to(self.image_index + 1)
 
     def previous_image(self) -> None:
-        if self.image_index == 0:
-            raise ValueError("this is the first image")
         self.go_to(self.image_index - 1)
 
     def next_open_image(self) -> None:
@@ -282,23 +271,15 @@ class Session:
             self._choose(min(self.person, len(people) - 1))
         self.message = f"{who.capitalize()} deleted. {self._about_people()}"
 
-    def accept(self) -> None:
-        """Take a suggestion over as it is. Editing one does the same."""
-        if "id" in self._someone():
-            raise ValueError(f"{self._who()} is no suggestion")
+    def accept(self, everyone: bool = False) -> None:
+        """Take the current suggestion, or all on the image, over as they are. Editing one does the same."""
+        taken = [a for a in (self.annotations() if everyone else [self._someone()]) if "id" not in a]
+        if not taken:
+            raise ValueError("this image has no suggestions" if everyone else f"{self._who()} is no suggestion")
         with self._edit("suggestion accepted"):
-            self._set(*self._point())
-        self.message = f"{self._who().capitalize()} accepted. {self._about_people()}"
-
-    def accept_all(self) -> None:
-        """Take all suggestions of the image over as they are."""
-        if all("id" in a for a in self.annotations()):
-            raise ValueError("this image has no suggestions")
-        size = self.size()
-        with self._edit("suggestions accepted") as people:
-            for annotation in people:
-                self._confirm(annotation, annotation["keypoints"], size)
-        self.message = f"All suggestions accepted. {self._about_people()}"
+            for annotation in taken:
+                self._confirm(annotation, annotation["keypoints"])
+        self.message = f"{'All suggestions' if everyone else self._who().capitalize()} accepted. {self._about_people()}"
 
     def mark_done(self, done: bool | None = None) -> None:
         """Mark the current image as looked through (None: change the mark); the file then lists it even without people."""
@@ -314,12 +295,12 @@ class Session:
 
     def undo(self) -> None:
         """Take back the last edit, on whichever image it was."""
-        step = self._history.back()
+        step = self.history.back()
         self._restore(step.image, step.before, step.cursor_before, f"Undone: {step.text}")
 
     def redo(self) -> None:
         """Do again what was undone last."""
-        step = self._history.forward()
+        step = self.history.forward()
         self._restore(step.image, step.after, step.cursor_after, f"Done again: {step.text}")
 
     def save(self, path: str | Path | None = None) -> None:
@@ -343,24 +324,21 @@ class Session:
         """
         unread, total = [], 0
         todo = [index for index in range(len(self.names)) if not any(self.progress(index))]
-        for index in tqdm(todo, unit="image", desc="suggesting"):
-            if any(any(a["keypoints"]) for a in self._people.get(index, ())):
-                continue
-            try:
-                self.size(index)
-                image = read_image(self.path(index))
-            except (OSError, ValueError) as error:
-                unread.append(str(error))
-                continue
-            figures = as_labels(predict(image), image.shape, min_score, self.skeleton)
-            if figures:
-                self._suggested[self.names[index]] = figures
-                self._people.pop(index, None)
-            total += len(figures)
+        try:
+            for index in tqdm(todo, unit="image", desc="suggesting"):
+                try:
+                    self.size(index)
+                    image = read_image(self.path(index))
+                except (OSError, ValueError) as error:
+                    unread.append(str(error))
+                    continue
+                self._suggest(index, as_labels(predict(image), image.shape, min_score, self.skeleton))
+                total += self.progress(index)[1]
+        finally:  # what there is when somebody interrupts stays
+            self._remember()
+            self._go(self.image_index)
         if unread:
             warnings.warn(f"{len(unread)} images were left out: {'; '.join(unread[:3])}", stacklevel=2)
-        self._remember()
-        self._go(self.image_index)
         return total
 
     # -- below: helpers ------------------------------------------------------------------------------------------------
@@ -389,19 +367,20 @@ class Session:
             self.person, self.keypoint = cursor
             raise
         cursors = cursor, (self.person, self.keypoint)
-        self._history.add(Step(self.image_index, text, before, deepcopy(people), *cursors), join)
+        self.history.add(Step(self.image_index, text, before, deepcopy(people), *cursors), join)
         self._store(self.image_index, size, before)
 
     def _store(self, index: int, size: tuple[int, int], before: list[dict]) -> None:
         name, people = self.names[index], self._people[index]
         self._file.store(name, size, before, people)
-        suggested = [a["keypoints"] for a in people if "id" not in a]
-        changed = suggested != self._suggested.get(name, [])
-        if suggested:
-            self._suggested[name] = suggested
-        else:
-            self._suggested.pop(name, None)
+        left = [a["keypoints"] for a in people if "id" not in a]
+        changed = left != self._suggested.get(name, [])
+        self._suggested[name] = left
         self._write(place=changed)
+
+    def _suggest(self, index: int, figures: list[list[float]]) -> None:
+        self._suggested[self.names[index]] = figures
+        self._people.pop(index, None)
 
     def _write(self, path: str | Path | None = None, place: bool = True) -> None:
         self.saved = False
@@ -411,7 +390,8 @@ class Session:
             self._remember()
 
     def _remember(self) -> None:
-        write_place(self.save_to, Place(self.name, sorted(self._file.done), self._suggested))
+        suggestions = {name: figures for name, figures in self._suggested.items() if figures}
+        write_place(self.save_to, Place(self.name, sorted(self._file.done), suggestions))
 
     def _restore(self, index: int, people: list[dict], cursor: Cursor, text: str) -> None:
         elsewhere = index != self.image_index
@@ -466,13 +446,13 @@ class Session:
         annotation = self._someone()
         keypoints = list(annotation["keypoints"])
         keypoints[3 * self.keypoint : 3 * self.keypoint + 3] = [x, y, v]
-        self._confirm(annotation, keypoints, self.size())
+        self._confirm(annotation, keypoints)
 
-    def _confirm(self, annotation: dict, keypoints: list, size: tuple[int, int]) -> None:
+    def _confirm(self, annotation: dict, keypoints: list) -> None:
         before, annotation["keypoints"] = annotation["keypoints"], keypoints
         if "id" not in annotation:
             annotation["id"] = self._file.new_id()
-        derive(annotation, before, size)
+        derive(annotation, before, self.size())
 
     def _someone(self) -> dict:
         if self.person is None:

@@ -20,7 +20,7 @@ _BROWSERS_SHOW = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP"}
 _ACTIONS = {
     "go_to", "next_image", "previous_image", "next_open_image", "next_person", "previous_person", "add_person",
     "delete_person", "next_keypoint", "previous_keypoint", "select", "place", "move", "toggle_visibility",
-    "delete_keypoint", "accept", "accept_all", "mark_done", "undo", "redo", "save",
+    "delete_keypoint", "accept", "mark_done", "undo", "redo", "save",
 }  # fmt: skip
 
 
@@ -104,8 +104,8 @@ class Annotator(anywidget.AnyWidget):
                 "keypoint": session.keypoint,
                 "message": error or self._problem or session.message,
                 "error": bool(error or self._problem),
-                "undo": session.can_undo,
-                "redo": session.can_redo,
+                "undo": bool(session.history.done),
+                "redo": bool(session.history.undone),
                 "saved": session.saved,
                 "file": str(session.save_to),
                 "from": list(asked_by),

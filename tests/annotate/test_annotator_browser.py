@@ -101,7 +101,7 @@ def test_three_people_on_two_images_by_keyboard_alone(data, tmp_path):
                     press("Shift+Enter" if name == "left_wing" else "Enter")
                     says(page, f"{name} of person {number + 1} placed at {point[0]}, {point[1]}")
             press(".")
-            says(page, "Image 2 of 2, b.jpg" if image == 0 else "this is the last image")
+            says(page, "Image 2 of 2, b.jpg" if image == 0 else "there is no image 3")
         # what was placed wrongly is put right: moved, made visible, taken away, undone; a person too many goes
         press("p")
         says(page, "Person 1 of 3")

@@ -143,13 +143,13 @@ def test_several_people(session, labels):
 
 
 def test_images_end_at_both_ends(session):
-    with pytest.raises(ValueError, match="first"):
+    with pytest.raises(ValueError, match="no image 0"):
         session.previous_image()
     session.next_image()
     session.next_image()
-    with pytest.raises(ValueError, match="last"):
+    with pytest.raises(ValueError, match="no image 4"):
         session.next_image()
-    with pytest.raises(ValueError, match="image 4 does not exist"):
+    with pytest.raises(ValueError, match="there is no image 4"):
         session.go_to(3)
     assert session.name == "frame_10.png" and session.message.startswith("Image 3 of 3, frame_10.png: no people")
 
@@ -183,7 +183,7 @@ def test_everything_can_be_undone_and_done_again_across_images(session, labels):
         states.append(read(labels)["annotations"])
     sort = lambda annotations: sorted(annotations, key=lambda a: a["id"])
     seen, texts = [sort(states[-1])], []
-    while session.can_undo:
+    while session.history.done:
         session.undo()
         texts.append(session.message)
         seen.append(sort(read(labels)["annotations"]))
@@ -191,7 +191,7 @@ def test_everything_can_be_undone_and_done_again_across_images(session, labels):
     assert any("(on frame_2.png)" in text for text in texts) and session.name == "frame_1.png"
     with pytest.raises(ValueError, match="nothing to undo"):
         session.undo()
-    while session.can_redo:
+    while session.history.undone:
         session.redo()
     assert sort(read(labels)["annotations"]) == sort(states[-1])
     with pytest.raises(ValueError, match="nothing to redo"):
@@ -202,7 +202,7 @@ def test_a_new_edit_ends_redo(session):
     session.place(1, 1)
     session.undo()
     session.place(2, 2)
-    assert not session.can_redo and session.people().keypoints[0, 0].tolist() == [2, 2, 2]
+    assert not session.history.undone and session.people().keypoints[0, 0].tolist() == [2, 2, 2]
 
 
 def test_arrows_in_a_row_are_one_step(session):
@@ -227,7 +227,7 @@ def test_a_refused_edit_leaves_no_step(session):
     with pytest.raises(ValueError):
         session.place(float("nan"), 3)
     session.undo()
-    assert not session.can_undo and len(session.people()) == 0
+    assert not session.history.done and len(session.people()) == 0
 
 
 # -- the file ------------------------------------------------------------------------------------------------------------
@@ -500,10 +500,10 @@ def test_suggestions_wait_until_accepted_or_edited(session, images, labels):
     assert again.progress(1) == (1, 1, False) and len(read(labels)["annotations"]) == 2
     again.next_image()
     again.delete_person()
-    again.accept_all()
-    assert again.progress(2) == (1, 0, False) and again.can_undo
+    again.accept(everyone=True)
+    assert again.progress(2) == (1, 0, False) and again.history.done
     with pytest.raises(ValueError, match="no suggestions"):
-        again.accept_all()
+        again.accept(everyone=True)
     ids = [a["id"] for a in read(labels)["annotations"]]
     assert len(set(ids)) == len(ids) == 3 and min(ids) >= 1
 
@@ -516,6 +516,26 @@ def test_suggestions_leave_work_alone(session, images):
     with pytest.warns(UserWarning, match="1 images were left out: .*frame_10.png"):
         assert session.start_from(predict) == 0
     assert session.people().keypoints[0, 0].tolist() == [3, 3, 2]
+
+
+def test_suggestions_of_another_skeleton_are_refused(session, images, labels):
+    session.start_from(predict)
+    with pytest.raises(ValueError, match=r"\.birds\.annotator: its suggestions are not of 17 keypoints"):
+        Session(images, COCO17, labels)
+
+
+def test_suggestions_survive_an_interruption(session, images, labels):
+    calls = []
+
+    def slow(image):
+        calls.append(image)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        session.start_from(slow)
+    assert Session(images, BIRD, labels).progress(0) == (0, 2, False)
 
 
 def test_a_model_of_another_skeleton_is_refused(session):
