@@ -29,16 +29,8 @@ def read_cvat_zip(path: str | Path) -> tuple:
     return read_any(path, "cvat")
 
 
-def convert(
-    source: str,
-    target: str,
-    kind: str = "auto",
-    images: str | None = None,
-    skeleton: str | None = None,
-    aliases: str | None = None,
-    category: str | None = None,
-    subset: str = "default",
-) -> None:
+def convert(source: str, target: str, kind: str = "auto", images: str | None = None, skeleton: str | None = None,
+            aliases: str | None = None, category: str | None = None, subset: str = "default") -> None:  # fmt: skip
     """Turn an annotation tool's export into our COCO file or into a CVAT zip, and say what was changed.
 
     Args:
@@ -66,14 +58,8 @@ def convert(
     print(f"{target}: written")
 
 
-def merge(
-    target: str,
-    first: str,
-    second: str,
-    more: list[str] | None = None,
-    images: list[str] | None = None,
-    same_images: bool = False,
-) -> None:
+def merge(target: str, first: str, second: str, more: list[str] | None = None, images: list[str] | None = None,
+          same_images: bool = False) -> None:  # fmt: skip
     """Join data sets into one COCO file: the union of their keypoints by name, v = 0 where a set lacks one.
 
     `python -m lib merge all.json a.json b.zip --more+ c.json --images+ a/images --images+ b/images --images+ c/images`

@@ -29,7 +29,7 @@ class Changes:
     title: str = ""
     lines: dict[str, Line] = field(default_factory=dict)
 
-    def add(self, rule: str, example: object = "", severity: str = "note", count: int = 1) -> None:
+    def add(self, rule: str, example: object, severity: str = "note", count: int = 1) -> None:
         """Count a rule; the first example stays, and the worst severity."""
         if rule not in self.lines:
             self.lines[rule] = Line(severity, 0, f"{example!s:.120}")
@@ -52,10 +52,7 @@ class Changes:
 
     def __str__(self) -> str:
         rows = sorted(self.lines.items(), key=lambda item: SEVERITIES.index(item[1].severity))
-        text = [
-            f"  {line.severity:8}{line.count:>7} × {rule}" + (f" (first: {line.example})" if line.example else "")
-            for rule, line in rows
-        ]
+        text = [f"  {line.severity:8}{line.count:>7} × {rule} (first: {line.example})" for rule, line in rows]
         return "\n".join([self.title] * bool(self.title) + (text or ["  nothing had to be changed"]))
 
     __repr__ = __str__

@@ -28,9 +28,8 @@ def prepare(raw: Row, changes: Changes) -> Row:
             image = f"image {a.get('image_id')}"
             changes.add(COLLAPSED, image, "severe")
             if boxes[a.get("image_id")] > 1:
-                changes.add(
-                    "image with several boxes and one figure", f"{image}, {boxes[a['image_id']]} boxes", "severe"
-                )
+                example = f"{image}, {boxes[a['image_id']]} boxes"
+                changes.add("image with several boxes and one figure", example, "severe")
     for name, count in Counter(image.get("file_name") for image in raw["images"]).items():
         if count > 1:
             changes.add("image that several people annotated: it is there once for each", f"{name}, {count}", "severe")
@@ -114,24 +113,19 @@ def _people(result: list[Row], where: str, changes: Changes) -> list[tuple[str |
         point, name = _point(r), str(r["value"]["keypointlabels"][0])
         if point[2] == 1:
             changes.add("point marked as hidden: v = 1", f"{where}, {name}")
-        around = [
-            i
-            for i, (x, y, w, h) in boxes.items()
-            if name not in groups[i] and 0 <= point[0] - x <= w and 0 <= point[1] - y <= h
-        ]
-        owner = owners.get(r.get("id")) or min(around, key=lambda i: boxes[i][2] * boxes[i][3], default=None)
+        around = [(w * h, i) for i, (x, y, w, h) in boxes.items()
+                  if name not in groups[i] and 0 <= point[0] - x <= w and 0 <= point[1] - y <= h]  # fmt: skip
+        owner = owners.get(r.get("id")) or min(around, default=(0, None))[1]
         if owner is None:
             owner = 1 + sum(type(i) is int and name in found for i, found in groups.items())
             if owner > 1:
-                changes.add(
-                    "points of one name, nothing says whose: n-th point, n-th person", f"{where}, {name}", "severe"
-                )
+                rule = "points of one name, nothing says whose: n-th point, n-th person"
+                changes.add(rule, f"{where}, {name}", "severe")
         if name in groups.setdefault(owner, {}):
             changes.add("second point of one name for one person left out", f"{where}, {name}", "severe")
         groups[owner].setdefault(name, point)
-    return [
-        ((values.get(i, {}).get("rectanglelabels") or [None])[0], found, boxes.get(i)) for i, found in groups.items()
-    ]
+    labels = {i: value["rectanglelabels"][0] for i, value in values.items() if value.get("rectanglelabels")}
+    return [(labels.get(i), found, boxes.get(i)) for i, found in groups.items()]
 
 
 def _owners(result: list[Row], boxes: dict) -> dict[Any, Any]:

@@ -39,11 +39,10 @@ def remap(coco: CocoFile, skeleton: Skeleton, aliases: Mapping[str, str] | None 
     for name in skeleton.keypoints:
         if name not in match.values():
             changes.add("keypoint is not in the file: v = 0 everywhere", name, "warning")
+    figures = [a for a in coco.annotations if a.category_id == old.id and a.keypoints]
     for k, name in enumerate(old.keypoints):
         if name not in match:
-            labels = sum(
-                a.keypoints[3 * k + 2] > 0 for a in coco.annotations if a.category_id == old.id and a.keypoints
-            )
+            labels = sum(a.keypoints[3 * k + 2] > 0 for a in figures)
             example, severity = f"{name}, labelled {labels} times", "severe" if labels else "warning"
             changes.add("keypoint without a place in the skeleton or the aliases left out", example, severity)
     sources = {ours: old.keypoints.index(theirs) for theirs, ours in match.items()}

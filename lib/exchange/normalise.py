@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,7 @@ def _images(rows: list[Row], used: set, source: str, changes: Changes, folder: P
                 raise ValueError(f"{source}: image {row.get('id')} ({name}) is given as {row.get('width')}×"
                                  f"{row.get('height')} pixels: say --images FOLDER, so that its size can be read")  # fmt: skip
             if not size:
-                changes.add(
-                    "image without annotations and without a size left out (--images keeps it)", name, "warning"
-                )
+                changes.add("image without annotations and size left out (--images keeps it)", name, "warning")
                 continue
             changes.add("size of an image read from the picture", f"{name}: {size[0]}×{size[1]}")
         date = row.get("date_captured", UNSET)
@@ -127,9 +126,8 @@ def _categories(rows: list[Row], used: set, source: str, changes: Changes) -> di
     kept = [row for row in rows if row.get("keypoints") or _plain(row.get("id")) in used]
     for row in rows:
         if row not in kept:
-            changes.add(
-                "category without keypoints and annotations left out", f"{row.get('name')!r}, id {row.get('id')}"
-            )
+            example = f"{row.get('name')!r}, id {row.get('id')}"
+            changes.add("category without keypoints and annotations left out", example)
     names = [str(row.get("name") or f"category_{row.get('id')}").strip() for row in kept]
     categories = {}
     for number, row, name, new in zip(_numbers(kept, "category", source, changes), kept, names, unique(names)):
@@ -265,11 +263,8 @@ def _segmentation(given: Any, image: Image, say: Say) -> list | Rle:
     if polygons and not isinstance(polygons[0], list):
         polygons = [polygons]
         say("polygon that is not in a list")
-    kept = [
-        p
-        for p in polygons
-        if len(p) >= 6 and len(p) % 2 == 0 and set(map(type, p)) <= {int, float} and math.isfinite(sum(p))
-    ]
+    kept = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0
+            and set(map(type, p)) <= {int, float} and math.isfinite(sum(p))]  # fmt: skip
     if len(kept) < len(polygons):
         say("polygon of fewer than three points left out", severity="warning")
     return kept
@@ -279,18 +274,14 @@ def _box_around(a: Annotation, image: Image) -> tuple[list[float], str]:
     """[x, y, width, height] and what it is laid around; [] where there is nothing."""
     if isinstance(a.segmentation, Rle):
         return [float(v) for v in coco_mask.toBbox(_compressed(a.segmentation))], "mask"
-    points = np.array([v for polygon in a.segmentation for v in polygon], float).reshape(-1, 2)
-    how, margin = "mask", 0
+    points, how, margin = np.array([*chain(*a.segmentation)], float).reshape(-1, 2), "mask", 0
     if not len(points):
         keypoints = np.array(a.keypoints or (), float).reshape(-1, 3)
         labelled = keypoints[:, 2] > 0
         points = keypoints[labelled if labelled.any() else keypoints[:, :2].any(axis=1), :2]
-        how, margin = (
-            "labelled keypoints, with a margin",
-            max(MARGIN * np.ptp(points, axis=0).max(), MIN_MARGIN) if len(points) else 0,
-        )
-    if not len(points):
-        return [], how
+        if not len(points):
+            return [], ""
+        how, margin = "labelled keypoints, with a margin", max(MARGIN * np.ptp(points, axis=0).max(), MIN_MARGIN)
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     cut_low, cut_high = np.maximum(low, 0), np.minimum(high, (image.width, image.height))
     if (cut_high > cut_low).all():

@@ -143,9 +143,7 @@ def _chosen(path: Path, names: list[str]) -> dict[str, str]:
     for layout in _LAYOUTS:
         found = [(match[1] or "", name) for name in names if (match := re.fullmatch(layout, name))]
         if len(dict(found)) < len(found):
-            raise ValueError(
-                f"{path}: several annotation files, name one: {', '.join(sorted(name for _, name in found))}"
-            )
+            raise ValueError(f"{path}: several annotation files, name one: {', '.join(name for _, name in found)}")
         if found:
             return dict(found) if layout is _ROBOFLOW or len(found) > 1 else {"": found[0][1]}
     raise ValueError(f"{path}: no annotations in it; looked for train/_annotations.coco.json (Roboflow), "

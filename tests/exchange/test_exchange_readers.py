@@ -255,7 +255,7 @@ def test_an_image_without_annotations_and_size_is_left_out(tmp_path):
     data = coco_annotator()
     data["images"].append({"id": 50, "file_name": "empty.jpg", "width": None, "height": None})
     coco, changes = read(tmp_path, data)
-    assert len(coco.images) == 2 and line(changes, "image without annotations and without a size").severity == "warning"
+    assert len(coco.images) == 2 and line(changes, "image without annotations and size").severity == "warning"
     data["images"][-1] |= {"width": 10.0, "height": "20"}
     assert (read(tmp_path, data)[0].images[2].width, read(tmp_path, data)[0].images[2].height) == (10, 20)
 
