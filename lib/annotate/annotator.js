@@ -140,7 +140,7 @@ function render({ model, el }) {
     const another = !first && next.person !== state.person, elsewhere = moved || another || next.keypoint !== state.keypoint;
     state = structuredClone(next);
     if (moved) { view.fitted = true; cross = { x: state.size[0] >> 1, y: state.size[1] >> 1 }; fit(); }
-    cross = spot(another) ?? cross;
+    cross = spot(another || moved) ?? cross;
     if (elsewhere && !moved) keepInSight();
     clearTimeout(slow);
     root.classList.remove("busy");

@@ -190,7 +190,7 @@ class Session:
     def select(self, person: int | None, keypoint: int) -> None:
         """Put the cursor on a keypoint (index) of a person (index; None where nobody is on the image)."""
         count = len(self.annotations())
-        if not (person is None and not count or isinstance(person, int) and 0 <= person < count):
+        if not (count == 0 if person is None else 0 <= person < count):
             raise ValueError(f"person {person} does not exist: this image has {count}, counted from 0")
         if not 0 <= keypoint < self.skeleton.num_keypoints:
             raise ValueError(f"keypoint {keypoint} does not exist: the skeleton has {self.skeleton.num_keypoints}")
