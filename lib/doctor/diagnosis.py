@@ -109,7 +109,7 @@ class Diagnosis:
     def _sections(self, folder: Path) -> Iterator[str]:
         for finding in self.findings:
             tiles = self.examples(finding.code, 8)
-            if tiles:
+            if tiles and finding.code != "image_empty":
                 _save(_figure(tiles), folder / f"{finding.code}.png")
                 yield f"<h2>{html.escape(finding.message)}</h2><img src='{finding.code}.png' alt='examples'>"
 
@@ -139,7 +139,7 @@ def _remedy(finding: Finding) -> str:
 
 
 def _figure(tiles: list[Tile]) -> Figure:
-    return draw.show(*(t.picture for t in tiles), titles=[t.title for t in tiles])
+    return draw.show(*(t.picture for t in tiles), titles=[t.title for t in tiles], width=3.0 * min(4, len(tiles)))
 
 
 def _save(figure: Figure, path: Path) -> None:

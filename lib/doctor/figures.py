@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from lib.data.coco import Rle
-from lib.doctor.findings import Hit
+from lib.doctor.findings import Hit, told, where
 from lib.doctor.reading import Figures, Labels, as_number, numbers
 from lib.skeleton import UNKNOWN_SIGMA
 
@@ -25,14 +25,11 @@ def keypoint_counts(labels: Labels) -> Iterator[Hit]:
     """Lengths other than 3 K; keypoints where the category names none."""
     known = labels.category_of >= 0
     needed = 3 * np.where(known, np.append(labels.num_keypoints, 0)[labels.category_of], 0)
-    wrong = np.flatnonzero((labels.lengths != needed) & (labels.lengths != 0) & (needed > 0) | (labels.lengths < 0))
-    if len(wrong):
-        tell = lambda i: (f"{labels.lengths[wrong[i]]} numbers, {needed[wrong[i]]} needed"
-                          if labels.lengths[wrong[i]] >= 0 else "keypoints is not a list")  # fmt: skip
-        yield Hit("keypoint_count", wrong, tell)
-    nameless = np.flatnonzero((labels.lengths > 0) & (needed == 0) & known)
-    if len(nameless):
-        yield Hit("keypoints_without_names", nameless, lambda i: f"{labels.lengths[nameless[i]]} numbers")
+    wrong = (labels.lengths != needed) & (labels.lengths != 0) & (needed > 0) | (labels.lengths < 0)
+    said = lambda row: f"{labels.lengths[row]} numbers, {needed[row]} needed" if labels.lengths[row] >= 0 else "no list"
+    yield from where("keypoint_count", wrong, said)
+    nameless = (labels.lengths > 0) & (needed == 0) & known
+    yield from where("keypoints_without_names", nameless, lambda row: f"{labels.lengths[row]} numbers")
 
 
 def finite(labels: Labels) -> Iterator[Hit]:
@@ -58,19 +55,15 @@ def counted(labels: Labels) -> Iterator[Hit]:
             necks[group.rows] = group.labelled[:, group.skeleton.index("neck")]
     count = labels.labelled_counts
     claimed = there | ((given > 0) & (labels.lengths == 0))
-    wrong = np.flatnonzero(claimed & (given != count) & (given != count - necks))
-    if len(wrong):
-        said = lambda row: labels.annotations[row].get("num_keypoints", "nothing")
-        yield Hit("num_keypoints", wrong, lambda i: f"says {said(wrong[i])}, {count[wrong[i]]} are labelled")
+    said = lambda row: f"says {labels.annotations[row].get('num_keypoints', 'nothing')}, {count[row]} are labelled"
+    yield from where("num_keypoints", claimed & (given != count) & (given != count - necks), said)
 
 
 def places(labels: Labels) -> Iterator[Hit]:
     """Fractions instead of pixels, 0, 0, and places outside the image."""
     tiny = (labels.extents < FRACTION).all(axis=1) & (labels.extents >= 0).all(axis=1) & (labels.labelled_counts >= 3)
     tiny &= (labels.extents[:, 2:] > labels.extents[:, :2]).any(axis=1) & (labels.image_sizes > 16).all(axis=1)
-    rows = np.flatnonzero(tiny)
-    if len(rows):
-        yield Hit("fractions", rows, lambda i: "keypoints reach to {2:.2g}, {3:.2g}".format(*labels.extents[rows[i]]))
+    yield from where("fractions", tiny, lambda row: "keypoints reach to {2:.2g}, {3:.2g}".format(*labels.extents[row]))
     yield from _keypoints(labels, "labelled_at_origin", _at_origin)
     yield from _keypoints(labels, "keypoints_outside", lambda f: _outside(f, labels.image_sizes[f.rows]),
                           lambda f, p, k: " at {:.0f}, {:.0f}".format(*f.keypoints[p, k, :2]))  # fmt: skip
@@ -81,21 +74,16 @@ def boxes_present(labels: Labels) -> Iterator[Hit]:
     unusable, people = np.isnan(labels.boxes).any(axis=1), labels.labelled_counts > 0
     malformed = np.array([b is not None and (not isinstance(b, list) or len(b) not in (0, 4) or not _all_finite(b))
                           for b in labels.column("bbox")], bool)  # fmt: skip
-    rows = np.flatnonzero(unusable & (people | malformed))
-    if len(rows):
-        yield Hit("box_missing", rows, lambda i: f"bbox {str(labels.annotations[rows[i]].get('bbox'))[:40]}")
-    rows = _corner_boxes(labels)
-    if len(rows):
-        yield Hit("boxes_as_corners", rows, lambda i: f"bbox {labels.annotations[rows[i]]['bbox']}")
+    said = lambda row: f"bbox {str(labels.annotations[row].get('bbox'))[:40]}"
+    yield from where("box_missing", unusable & (people | malformed), said)
+    yield from where("boxes_as_corners", _corner_boxes(labels), said)
 
 
 def boxes_fit(labels: Labels) -> Iterator[Hit]:
     """Boxes that leave the image or their keypoints."""
     corners = labels.boxes + np.pad(labels.boxes[:, :2], ((0, 0), (2, 0)))  # x0, y0, x1, y1
     over = np.maximum(-corners[:, :2], corners[:, 2:] - labels.image_sizes).max(axis=1)
-    rows = np.flatnonzero(over > PIXEL)
-    if len(rows):
-        yield Hit("box_outside", rows, lambda i: f"reaches {over[rows[i]]:.0f} pixels out of the image")
+    yield from where("box_outside", over > PIXEL, lambda row: f"reaches {over[row]:.0f} pixels out of the image")
     slack = PIXEL + BOX_SLACK * labels.boxes[:, 2:].max(axis=1)
     told = lambda f: _outside(f, labels.image_sizes[f.rows]) | _at_origin(f)
     yield from _keypoints(
@@ -105,20 +93,17 @@ def boxes_fit(labels: Labels) -> Iterator[Hit]:
 
 def areas(labels: Labels) -> Iterator[Hit]:
     """People without an area."""
-    rows = np.flatnonzero(np.isnan(labels.areas) & (labels.labelled_counts > 0))
-    if len(rows):
-        yield Hit("area_missing", rows, lambda i: f"area {labels.annotations[rows[i]].get('area')!r}")
+    missing = np.isnan(labels.areas) & (labels.labelled_counts > 0)
+    yield from where("area_missing", missing, lambda row: f"area {labels.annotations[row].get('area')!r}")
 
 
 def crowds(labels: Labels) -> Iterator[Hit]:
     """iscrowd as true or false, and crowds whose keypoints nobody uses."""
     flags = [a.get("iscrowd", 0) for a in labels.annotations]
-    odd = [row for row, flag in enumerate(flags) if type(flag) is not int or flag not in (0, 1)]
-    if odd:
-        yield Hit("crowd_flag", odd, lambda i: f"iscrowd is {str(flags[odd[i]])[:30]!r}")
-    rows = np.flatnonzero(labels.crowds & (labels.labelled_counts > 0))
-    if len(rows):
-        yield Hit("crowd_with_keypoints", rows, lambda i: f"{labels.labelled_counts[rows[i]]} labelled keypoints")
+    odd = np.array([type(flag) is not int or flag not in (0, 1) for flag in flags], bool)
+    yield from where("crowd_flag", odd, lambda row: f"iscrowd is {str(flags[row])[:30]!r}")
+    people = labels.crowds & (labels.labelled_counts > 0)
+    yield from where("crowd_with_keypoints", people, lambda row: f"{labels.labelled_counts[row]} labelled keypoints")
 
 
 def segmentations(labels: Labels) -> Iterator[Hit]:
@@ -137,9 +122,7 @@ def segmentations(labels: Labels) -> Iterator[Hit]:
                 )
             elif isinstance(counts, list) and (min(counts, default=0) < 0 or sum(counts) != width * height):
                 wrong[row] = f"its runs do not add up to {width}×{height}"
-    if wrong:
-        rows = sorted(wrong)
-        yield Hit("segmentation", rows, lambda i: wrong[rows[i]])
+    yield from told("segmentation", wrong)
 
 
 def twice(labels: Labels) -> Iterator[Hit]:
@@ -158,11 +141,9 @@ def twice(labels: Labels) -> Iterator[Hit]:
             near += zip(group.rows[second[close & ~equal]], group.rows[first[close & ~equal]])
             step += 1
     for code, pairs in (("person_twice", same), ("person_nearly_twice", near)):
-        told = {row: other for row, other in sorted(pairs)}
-        if told:
-            rows, others = list(told), list(told.values())
-            ids = [labels.annotations[other].get("id") for other in others]
-            yield Hit(code, rows, lambda i, ids=ids: f"as annotation {ids[i]}", others=others)
+        of = dict(sorted(pairs))
+        said = {row: f"as annotation {labels.annotations[other].get('id')}" for row, other in of.items()}
+        yield from told(code, said, list(of.values()))
 
 
 def _keypoints(labels: Labels, code: str, wrong: Callable[[Figures], np.ndarray],
@@ -213,13 +194,11 @@ def _closeness(group: Figures, first: np.ndarray, second: np.ndarray) -> np.ndar
 
 
 def _corner_boxes(labels: Labels) -> np.ndarray:
-    """Rows of boxes which make sense as corners only: x1 > x0 and y1 > y0 always, and as sizes they leave the image."""
-    boxes, sizes = labels.boxes, labels.image_sizes
-    rows = np.flatnonzero(~np.isnan(boxes).any(axis=1) & ~np.isnan(sizes).any(axis=1))
-    low, high = boxes[rows, :2], boxes[rows, 2:]
-    leave = (low + high > sizes[rows] + PIXEL).any(axis=1)
-    corners = (high > low).all() and (high <= sizes[rows] + PIXEL).all()
-    return rows if len(rows) >= 5 and corners and leave.mean() > 0.2 else rows[:0]
+    """(A,) bool: boxes that make sense as corners only: x1 > x0 and y1 > y0 always, and as sizes they leave the image."""
+    known = ~np.isnan(labels.boxes).any(axis=1) & ~np.isnan(labels.image_sizes).any(axis=1)
+    low, high, sizes = labels.boxes[known, :2], labels.boxes[known, 2:], labels.image_sizes[known] + PIXEL
+    corners = known.sum() >= 5 and (high > low).all() and (high <= sizes).all()
+    return known & bool(corners and (low + high > sizes).any(axis=1).mean() > 0.2)
 
 
 def _readable(values: list) -> bool:

@@ -5,8 +5,10 @@ severe: the file cannot be read, or training and scores go wrong. warning: look 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 SEVERITIES = ("severe", "warning", "note")
 
@@ -49,6 +51,19 @@ class Hit:
     tell: Callable[[int], str] = lambda i: ""
     marks: Callable[[int], Sequence[int]] = lambda i: ()
     others: Sequence[int] | None = None
+
+
+def where(code: str, mask: np.ndarray, tell: Callable[[int], str]) -> Iterator[Hit]:
+    """A hit for the rows where `mask` is true, if there are any; `tell` takes a row."""
+    rows = np.flatnonzero(mask)
+    if len(rows):
+        yield Hit(code, rows, lambda i: tell(rows[i]))
+
+
+def told(code: str, sentences: dict[int, str], others: Sequence[int] | None = None) -> Iterator[Hit]:
+    """A hit for rows with a sentence each, if there are any."""
+    if sentences:
+        yield Hit(code, list(sentences), list(sentences.values()).__getitem__, others=others)
 
 
 @dataclass(frozen=True)

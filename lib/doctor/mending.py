@@ -86,7 +86,7 @@ def _nothing(labels: Labels, hit: Hit) -> None:
 
 def _types(labels: Labels, hit: Hit) -> None:
     table = KINDS[hit.code].table
-    for entry in _entries(labels, hit):
+    for _, entry in _rows(labels, hit):
         for name in WHOLE[table]:
             key = as_key(entry.get(name, 0))
             if isinstance(key, int):
@@ -135,21 +135,18 @@ def _image_twice(labels: Labels, hit: Hit) -> None:
     _leave_out(labels, hit)
 
 
-def _unknown_category(labels: Labels, hit: Hit) -> None:
-    fits = [_only_fitting(labels, int(labels.lengths[row])) for row in hit.rows]
-    for row, category in zip(hit.rows, fits):
-        if category is None:
-            labels.dropped["annotations"].add(int(row))
-        else:
-            labels.annotations[row]["category_id"] = category["id"]
-
-
-def _keypoints_without_names(labels: Labels, hit: Hit) -> int:
-    fits = [_only_fitting(labels, int(labels.lengths[row])) for row in hit.rows]
-    for row, category in zip(hit.rows, fits):
-        if category is not None:
-            labels.annotations[row]["category_id"] = category["id"]
-    return sum(category is not None for category in fits)
+def _recategorise(labels: Labels, hit: Hit) -> int:
+    """To the only category with as many keypoints; of an unknown category without one nothing can be known."""
+    moved = 0
+    for row, entry in _rows(labels, hit):
+        fitting = np.flatnonzero((3 * labels.num_keypoints == labels.lengths[row]) & (labels.lengths[row] > 0))
+        if len(fitting) == 1:
+            entry["category_id"] = labels.categories[fitting[0]]["id"]
+            moved += 1
+        elif hit.code == "unknown_category":
+            labels.dropped["annotations"].add(row)
+            moved += 1
+    return moved
 
 
 def _image_size(labels: Labels, hit: Hit) -> int:
@@ -161,7 +158,7 @@ def _image_size(labels: Labels, hit: Hit) -> int:
 
 
 def _category(labels: Labels, hit: Hit) -> None:
-    for row, category in zip(hit.rows, _entries(labels, hit)):
+    for row, category in _rows(labels, hit):
         if not isinstance(category.get("name"), str):
             category["name"] = f"category {row + 1}"
         names = keypoint_names(category)
@@ -173,18 +170,18 @@ def _category(labels: Labels, hit: Hit) -> None:
 
 
 def _from_zero(labels: Labels, hit: Hit) -> None:
-    for category in _entries(labels, hit):
+    for _, category in _rows(labels, hit):
         category["skeleton"] = [[end + 1 for end in link] for link in category["skeleton"] if _is_link(link)]
 
 
 def _links(labels: Labels, hit: Hit) -> None:
-    for category in _entries(labels, hit):
+    for _, category in _rows(labels, hit):
         category["skeleton"] = [[a + 1, b + 1] for a, b in usable_links(category)]
 
 
 def _turn(labels: Labels, hit: Hit) -> None:
     """Labels of the turned picture → the stored pixels."""
-    for row, image in zip(hit.rows, _entries(labels, hit)):
+    for row, image in _rows(labels, hit):
         picture = labels.picture(row)
         image["width"], image["height"] = picture.size
         for a in np.flatnonzero(labels.image_of == row):
@@ -234,19 +231,19 @@ def _keypoint_count(labels: Labels, hit: Hit) -> None:
 
 
 def _unlabel(labels: Labels, hit: Hit) -> None:
-    for i, entry in enumerate(_entries(labels, hit)):
+    for i, (_, entry) in enumerate(_rows(labels, hit)):
         for k in hit.marks(i):
             entry["keypoints"][3 * k : 3 * k + 3] = [0, 0, 0]
 
 
 def _visibility(labels: Labels, hit: Hit) -> None:
-    for i, entry in enumerate(_entries(labels, hit)):
+    for i, (_, entry) in enumerate(_rows(labels, hit)):
         for k in hit.marks(i):
             entry["keypoints"][3 * k + 2] = 2 if entry["keypoints"][3 * k + 2] > 0 else 0
 
 
 def _fractions(labels: Labels, hit: Hit) -> None:
-    for row, entry in zip(hit.rows, _entries(labels, hit)):
+    for row, entry in _rows(labels, hit):
         size = labels.image_sizes[row]
         entry["keypoints"] = _plain((_floats(entry["keypoints"]).reshape(-1, 3) * [*size, 1]).ravel())
         if (labels.boxes[row] <= 1.5).all():
@@ -255,7 +252,7 @@ def _fractions(labels: Labels, hit: Hit) -> None:
 
 
 def _count(labels: Labels, hit: Hit) -> None:
-    for row, entry in zip(hit.rows, _entries(labels, hit)):
+    for row, entry in _rows(labels, hit):
         entry["num_keypoints"] = int(labels.labelled_counts[row])
 
 
@@ -280,19 +277,19 @@ def _reorder(entry: dict, index: np.ndarray) -> None:
 
 
 def _segmentation(labels: Labels, hit: Hit) -> None:
-    for entry in _entries(labels, hit):
+    for _, entry in _rows(labels, hit):
         entry["segmentation"] = []
 
 
 def _corners(labels: Labels, hit: Hit) -> None:
-    for row, entry in zip(hit.rows, _entries(labels, hit)):
+    for row, entry in _rows(labels, hit):
         box = labels.boxes[row]
         entry["bbox"] = _plain([*box[:2], *(box[2:] - box[:2])])
 
 
 def _box(labels: Labels, hit: Hit) -> None:
-    for row, entry in zip(hit.rows, _entries(labels, hit)):
-        _box_around(labels, int(row), entry)
+    for row, entry in _rows(labels, hit):
+        _box_around(labels, row, entry)
 
 
 def _box_around(labels: Labels, row: int, entry: dict) -> None:
@@ -306,17 +303,17 @@ def _box_around(labels: Labels, row: int, entry: dict) -> None:
 
 
 def _cut_box(labels: Labels, hit: Hit) -> None:
-    for row, entry in zip(hit.rows, _entries(labels, hit)):
+    for row, entry in _rows(labels, hit):
         box = _floats(entry["bbox"])
         low, high = np.maximum(box[:2], 0), np.minimum(box[:2] + box[2:], labels.image_sizes[row])
         if (high > low).all():
             entry["bbox"] = _plain([*low, *(high - low)])
         else:
-            _box_around(labels, int(row), entry)
+            _box_around(labels, row, entry)
 
 
 def _grow_box(labels: Labels, hit: Hit) -> None:
-    for i, entry in enumerate(_entries(labels, hit)):
+    for i, (_, entry) in enumerate(_rows(labels, hit)):
         if "bbox" in entry:
             box, points = _floats(entry["bbox"]), _floats(entry["keypoints"]).reshape(-1, 3)[list(hit.marks(i)), :2]
             low, high = np.minimum(box[:2], points.min(axis=0)), np.maximum(box[:2] + box[2:], points.max(axis=0) + 1)
@@ -325,7 +322,7 @@ def _grow_box(labels: Labels, hit: Hit) -> None:
 
 def _area(labels: Labels, hit: Hit) -> None:
     """The polygons' area, or as much of the box as people fill on average."""
-    for entry in _entries(labels, hit):
+    for _, entry in _rows(labels, hit):
         polygons = entry.get("segmentation")
         area = sum(map(_polygon_area, polygons)) if isinstance(polygons, list) else 0
         if not area and "bbox" in entry:
@@ -334,19 +331,14 @@ def _area(labels: Labels, hit: Hit) -> None:
 
 
 def _crowd(labels: Labels, hit: Hit) -> None:
-    for entry in _entries(labels, hit):
+    for _, entry in _rows(labels, hit):
         entry["iscrowd"] = int(as_number(entry["iscrowd"]) > 0)
 
 
-def _entries(labels: Labels, hit: Hit) -> list[dict]:
+def _rows(labels: Labels, hit: Hit) -> list[tuple[int, dict]]:
+    """The rows concerned, with their entries."""
     table = getattr(labels, KINDS[hit.code].table)
-    return [table[row] for row in hit.rows]
-
-
-def _only_fitting(labels: Labels, length: int) -> dict | None:
-    """The only category with so many numbers, if there is one."""
-    rows = np.flatnonzero((3 * labels.num_keypoints == length) & (length > 0))
-    return labels.categories[rows[0]] if len(rows) == 1 else None
+    return [(int(row), table[row]) for row in hit.rows]
 
 
 def _polygon_area(polygon: list) -> float:
@@ -377,7 +369,7 @@ FIXES: dict[str, Callable[[Labels, Hit], int | None]] = {
     "image_id_twice": _image_id_twice,
     "image_twice": _image_twice,
     "image_size": _image_size,
-    "unknown_category": _unknown_category,
+    **dict.fromkeys(("unknown_category", "keypoints_without_names"), _recategorise),
     **dict.fromkeys(("category_id_twice", "unknown_image", "image_name", "picture_missing", "picture_unreadable",
                      "picture_size", "leak", "person_twice"), _leave_out),
     "category_malformed": _category,
@@ -385,7 +377,6 @@ FIXES: dict[str, Callable[[Labels, Hit], int | None]] = {
     "skeleton_links": _links,
     "picture_turned": _turn,
     "keypoint_count": _keypoint_count,
-    "keypoints_without_names": _keypoints_without_names,
     **dict.fromkeys(("not_finite", "labelled_at_origin", "keypoints_outside"), _unlabel),
     "visibility": _visibility,
     "num_keypoints": _count,

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib import files
-from lib.doctor.findings import Hit
+from lib.doctor.findings import Hit, told
 from lib.doctor.reading import Labels
 from lib.doctor.structure import name_fault
 
@@ -97,9 +97,7 @@ def readable(labels: Labels) -> Iterator[Hit]:
     """Files that are missing or damaged."""
     seen = _seen(labels)
     for code, missing in (("picture_missing", True), ("picture_unreadable", False)):
-        rows = [row for row, picture in seen.items() if picture.fault and picture.missing == missing]
-        if rows:
-            yield Hit(code, rows, lambda i, rows=rows: seen[rows[i]].fault)
+        yield from told(code, {row: p.fault for row, p in seen.items() if p.fault and p.missing == missing})
 
 
 def sizes(labels: Labels) -> Iterator[Hit]:
@@ -109,17 +107,15 @@ def sizes(labels: Labels) -> Iterator[Hit]:
         listed, turns = tuple(labels.sizes[row]), picture.orientation in TURNING
         if picture.fault or np.isnan(listed).any():
             continue
-        told = f"{picture.size[0]}×{picture.size[1]} stored, {listed[0]:.0f}×{listed[1]:.0f} in the file"
+        said = f"{picture.size[0]}×{picture.size[1]} stored, {listed[0]:.0f}×{listed[1]:.0f} in the file"
         if listed != picture.size:
             turned = listed == picture.size[::-1]
             code = "picture_turned" if turned and turns else "picture_size"
-            found[code][row] = f"{told}{f', EXIF orientation {picture.orientation}' if turns else ''}"
+            found[code][row] = f"{said}{f', EXIF orientation {picture.orientation}' if turns else ''}"
         elif picture.orientation > 1:
             found["picture_exif"][row] = f"EXIF orientation {picture.orientation}"
-    for code, told in found.items():
-        if told:
-            rows = list(told)
-            yield Hit(code, rows, lambda i, rows=rows, told=told: told[rows[i]])
+    for code, sentences in found.items():
+        yield from told(code, sentences)
 
 
 def copies(labels: Labels) -> Iterator[Hit]:
@@ -130,9 +126,8 @@ def copies(labels: Labels) -> Iterator[Hit]:
             other = first.setdefault(picture.sha, row)
             if labels.images[other]["file_name"] != labels.images[row]["file_name"]:
                 again[row] = other
-    if again:
-        rows, others = list(again), list(again.values())
-        yield Hit("picture_twice", rows, lambda i: f"as {labels.images[others[i]]['file_name']!r}", others=others)
+    said = {row: f"as {labels.images[other]['file_name']!r}" for row, other in again.items()}
+    yield from told("picture_twice", said, list(again.values()))
 
 
 def leaks(labels: Labels) -> Iterator[Hit]:
@@ -144,9 +139,8 @@ def leaks(labels: Labels) -> Iterator[Hit]:
     rest = [row for row in seen if row not in same]
     near = {rest[a]: b for a, b in similar([seen[row] for row in rest], others)}
     for code, pairs in (("leak", same), ("leak_similar", near)):
-        if pairs:
-            rows, them = list(pairs), list(pairs.values())
-            yield Hit(code, rows, lambda i, them=them: f"is {others[them[i]].path.name!r} there", others=them)
+        said = {row: f"is {others[other].path.name!r} there" for row, other in pairs.items()}
+        yield from told(code, said, list(pairs.values()))
 
 
 def similar(first: Sequence[Picture], second: Sequence[Picture]) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.doctor.findings import Hit
+from lib.doctor.findings import Hit, told
 from lib.doctor.reading import Figures, Labels
 
 EYES, NOSE, SHOULDERS = ("left_eye", "right_eye"), "nose", ("left_shoulder", "right_shoulder")
@@ -56,9 +56,9 @@ def sides(labels: Labels) -> Iterator[Hit]:
         if pairs := exchanged_pairs(group, found, most) if crossed else []:
             yield _pairs_hit(group, pairs)
         elif most:
-            told = f"{mirrored.sum()} of {(mirrored | fine).sum()} visible faces are mirrored"
+            said = f"{mirrored.sum()} of {(mirrored | fine).sum()} visible faces are mirrored"
             rows = group.rows[mirrored if _by_viewer(group, turn) else ~fine & group.labelled.any(axis=1)]
-            yield Hit("sides_exchanged", rows, lambda i, told=told: told, lambda i, face=face: face)
+            yield Hit("sides_exchanged", rows, lambda i, said=said: said, lambda i, face=face: face)
         else:
             if mirrored.any():
                 tell = lambda i: "its left eye lies where the right one belongs"
@@ -137,9 +137,8 @@ def exchanged_pairs(group: Figures, found: list[Relation], mirrored: bool) -> li
 def order(labels: Labels) -> Iterator[Hit]:
     """Skeletons whose names or limbs do not fit the keypoints."""
     for group in labels.figures:
-        told = disorder(group)
-        if told:
-            yield Hit("order_doubtful", [group.category], lambda i, told=told: told)
+        if why := disorder(group):
+            yield from told("order_doubtful", {group.category: why})
 
 
 def disorder(group: Figures) -> str:
@@ -194,9 +193,9 @@ def _mixed(relation: Relation) -> bool:
 
 def _pairs_hit(group: Figures, pairs: list[tuple[int, int]]) -> Hit:
     names, ends = group.skeleton.keypoints, [end for pair in pairs for end in pair]
-    told = ", ".join(f"{names[a]} with {names[b]}" for a, b in pairs)
+    said = ", ".join(f"{names[a]} with {names[b]}" for a, b in pairs)
     rows = np.flatnonzero(group.labelled[:, ends].any(axis=1))
-    return Hit("pair_exchanged", group.rows[rows], lambda i: told, lambda i: ends)
+    return Hit("pair_exchanged", group.rows[rows], lambda i: said, lambda i: ends)
 
 
 def _crossed_limbs(group: Figures, found: list[Relation]) -> Iterator[Hit]:

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from lib import files
-from lib.doctor.findings import Hit
+from lib.doctor.findings import Hit, told, where
 from lib.doctor.reading import Labels, as_number, keypoint_names, usable_links, usable_skeleton
 from lib.skeleton import COCO17
 
@@ -39,7 +39,7 @@ def types(labels: Labels) -> Iterator[Hit]:
             for name in ("keypoints", "bbox"):
                 lists = [value if isinstance(value, list) else () for value in labels.column(name)]
                 _note_types(wrong, name, lists, {int, float})
-        yield from _rows(f"{singular}_types", wrong)
+        yield from told(f"{singular}_types", wrong)
 
 
 def ids(labels: Labels) -> Iterator[Hit]:
@@ -47,19 +47,18 @@ def ids(labels: Labels) -> Iterator[Hit]:
     for table, singular in SINGULAR.items():
         keys, entries, first, again = labels.ids[table], getattr(labels, table), {}, {}
         no_number = {r: f"id is {entries[r].get('id')!r}" for r, key in enumerate(keys) if not isinstance(key, int)}
-        yield from _rows(f"{singular}_id_missing", no_number)
+        yield from told(f"{singular}_id_missing", no_number)
         for row, key in enumerate(keys):
             if key is not None and first.setdefault(key, row) != row:
                 again[row] = f"id {key!r} again"
-        yield from _rows(f"{singular}_id_twice", again, [first[keys[row]] for row in again])
+        yield from told(f"{singular}_id_twice", again, [first[keys[row]] for row in again])
 
 
 def references(labels: Labels) -> Iterator[Hit]:
     """Annotations of images or categories that are not listed."""
     for code, found, name in (("unknown_image", labels.image_of, "image_id"),
                               ("unknown_category", labels.category_of, "category_id")):  # fmt: skip
-        lost = np.flatnonzero(found < 0).tolist()
-        yield from _rows(code, {r: f"{name} {labels.annotations[r].get(name)!r} is not listed" for r in lost})
+        yield from where(code, found < 0, lambda row, n=name: f"{n} {labels.annotations[row].get(n)!r} is not listed")
 
 
 def image_names(labels: Labels) -> Iterator[Hit]:
@@ -71,28 +70,27 @@ def image_names(labels: Labels) -> Iterator[Hit]:
             bad[row] = fault
         elif first.setdefault(name, row) != row and labels.ids["images"][row] != labels.ids["images"][first[name]]:
             again[row] = f"{name!r} again"
-    yield from _rows("image_name", bad)
-    yield from _rows("image_twice", again, [first[labels.images[row]["file_name"]] for row in again])
+    yield from told("image_name", bad)
+    yield from told("image_twice", again, [first[labels.images[row]["file_name"]] for row in again])
 
 
 def image_sizes(labels: Labels) -> Iterator[Hit]:
     """Width or height missing, zero, negative."""
-    rows = np.flatnonzero(np.isnan(labels.sizes).any(axis=1)).tolist()
-    sizes = {row: [labels.images[row].get(side) for side in ("width", "height")] for row in rows}
-    yield from _rows("image_size", {row: f"width {w!r}, height {h!r}" for row, (w, h) in sizes.items()})
+    said = lambda row: ", ".join(f"{side} {labels.images[row].get(side)!r}" for side in ("width", "height"))
+    yield from where("image_size", np.isnan(labels.sizes).any(axis=1), said)
 
 
 def categories(labels: Labels) -> Iterator[Hit]:
     """Names, sigmas and links of the categories."""
     faults = {row: _faults(category) for row, category in enumerate(labels.categories)}
-    yield from _rows("category_malformed", {row: "; ".join(fault) for row, fault in faults.items() if fault})
+    yield from told("category_malformed", {row: "; ".join(fault) for row, fault in faults.items() if fault})
     nameless = [row for row, count in enumerate(labels.num_keypoints) if not count]
     if len(nameless) == len(labels.categories):
         yield Hit("no_keypoint_names", [0])
     else:
-        yield from _rows("category_without_names", {row: _name(labels, row) for row in nameless})
+        yield from told("category_without_names", {row: _name(labels, row) for row in nameless})
     zero = [row for row, key in enumerate(labels.ids["categories"]) if key == 0]
-    yield from _rows("category_id_zero", {row: _name(labels, row) for row in zero})
+    yield from told("category_id_zero", {row: _name(labels, row) for row in zero})
 
 
 def links(labels: Labels) -> Iterator[Hit]:
@@ -110,8 +108,8 @@ def links(labels: Labels) -> Iterator[Hit]:
             good = {frozenset((a + 1, b + 1)) for a, b in usable_links(category)}
             bad = [link for link in listed if not isinstance(link, list) or _ends(link) not in good]
             broken[row] = f"{_name(labels, row)}: {str((bad or ['a link twice'])[0])[:40]}"
-    yield from _rows("skeleton_from_zero", from_zero)
-    yield from _rows("skeleton_links", broken)
+    yield from told("skeleton_from_zero", from_zero)
+    yield from told("skeleton_links", broken)
 
 
 def keypoint_words(labels: Labels) -> Iterator[Hit]:
@@ -128,9 +126,9 @@ def keypoint_words(labels: Labels) -> Iterator[Hit]:
             alone[row] = f"{_name(labels, row)}: {', '.join(single)}"
         if names and all(name.strip("_- ").removeprefix("kp").strip("_- ").isdigit() for name in plain):
             numbered[row] = f"{_name(labels, row)}: {', '.join(names[:4])}, …"
-    yield from _rows("names_in_other_order", order)
-    yield from _rows("names_without_twin", alone)
-    yield from _rows("names_say_nothing", numbered)
+    yield from told("names_in_other_order", order)
+    yield from told("names_without_twin", alone)
+    yield from told("names_say_nothing", numbered)
 
 
 def emptiness(labels: Labels) -> Iterator[Hit]:
@@ -142,17 +140,16 @@ def emptiness(labels: Labels) -> Iterator[Hit]:
         return
     per_category = np.bincount(labels.category_of[labels.category_of >= 0], minlength=len(labels.categories))
     rare = np.flatnonzero(per_category < 0.01 * per_category.max())
-    yield from _rows("class_balance", {r: f"{_name(labels, r)}: {per_category[r]} annotations" for r in rare.tolist()})
+    yield from told("class_balance", {r: f"{_name(labels, r)}: {per_category[r]} annotations" for r in rare.tolist()})
     never = {}
     for group in labels.figures:
         missing = np.flatnonzero(~group.labelled.any(axis=0))
         if len(missing) and group.labelled.any():
             names = ", ".join(group.skeleton.keypoints[k] for k in missing)
             never[group.category] = f"{_name(labels, group.category)}: {names}"
-    yield from _rows("keypoint_never_labelled", never)
-    empty = np.setdiff1d(np.arange(len(labels.images)), labels.image_of)
-    if len(empty):
-        yield Hit("image_empty", empty)
+    yield from told("keypoint_never_labelled", never)
+    empty = np.bincount(labels.image_of[labels.image_of >= 0], minlength=len(labels.images)) == 0
+    yield from where("image_empty", empty, lambda row: "")
 
 
 def name_fault(name: object) -> str:
@@ -175,13 +172,6 @@ def _note_types(wrong: dict[int, str], name: str, lists: list, allowed: set[type
         bad = next((value for value in values if type(value) not in allowed), allowed)
         if bad is not allowed:
             wrong.setdefault(row, f"{name}: {str(bad)[:30]!r} is {type(bad).__name__}")
-
-
-def _rows(code: str, told: dict[int, str], others: list[int] | None = None) -> Iterator[Hit]:
-    """A hit for rows with a sentence each, if there are any."""
-    if told:
-        rows, sentences = list(told), list(told.values())
-        yield Hit(code, rows, sentences.__getitem__, others=others)
 
 
 def _name(labels: Labels, row: int) -> str:
