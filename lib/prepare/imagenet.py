@@ -46,6 +46,10 @@ def prepare_imagenet(
     if images is not None and images < 1:
         raise ValueError(f"--images {images}: at least 1 of each class")
     archive, folder, steps = Path(archive), Path(data_dir), Steps(data_dir)
+    if not archive.is_file():
+        raise FileNotFoundError(
+            f"{archive} is not there: get it from Kaggle, `python -m lib prepare imagenet --help` says how"
+        )
     facts = dict(bytes=archive.stat().st_size, classes=classes, images=images, test=test)
     if not steps.finished("pictures", **facts) or steps.facts("pictures")["files"] != _count(folder):
         names, where, numbers = _plan(archive, classes, images, test)

@@ -191,7 +191,7 @@ def test_a_damaged_picture(archive, tmp_path):
     os.truncate(archive, len(content) // 2)
     with pytest.raises(ValueError, match="not a complete zip or damaged .* download it again"):
         prepare_imagenet(archive, tmp_path / "imagenet")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="nothing.zip is not there: get it from Kaggle"):
         prepare_imagenet(tmp_path / "nothing.zip", tmp_path / "imagenet")
 
 
