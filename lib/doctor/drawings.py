@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from lib.doctor.findings import Example
-from lib.doctor.reading import Figures, Labels
+from lib.doctor.reading import Labels
 from lib.draw import OUTLINE, draw_people
 from lib.people import People, apply_affine
 
@@ -121,7 +121,7 @@ def _draw_box(canvas: np.ndarray, box: np.ndarray, affine: np.ndarray, colour: t
 
 
 def _draw_figure(canvas: np.ndarray, labels: Labels, row: int, affine: np.ndarray, marks=()) -> np.ndarray:
-    group, place = _figure(labels, row)
+    group, place = labels.figure(row)
     if group is None:
         return canvas
     keypoints = group.keypoints[place][None].copy()
@@ -134,14 +134,6 @@ def _draw_figure(canvas: np.ndarray, labels: Labels, row: int, affine: np.ndarra
             cv2.circle(canvas, centre, 11, (255, 255, 255), 5, cv2.LINE_AA)
             cv2.circle(canvas, centre, 11, RING, 3, cv2.LINE_AA)
     return canvas
-
-
-def _figure(labels: Labels, row: int) -> tuple[Figures | None, int]:
-    for group in labels.figures:
-        place = int(np.searchsorted(group.rows, row))
-        if place < len(group.rows) and group.rows[place] == row:
-            return group, place
-    return None, 0
 
 
 def _pixels(points: np.ndarray, affine: np.ndarray) -> list[tuple[int, int]]:

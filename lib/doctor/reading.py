@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -69,13 +69,14 @@ class Labels:
         not_objects: how many entries are none.
         pictures: file name → what a look at the picture told; empty before anybody looked.
         against: the pictures of another set.
-        dropped: table → rows that a repair leaves out.
+        dropped, fresh: table → rows that a repair leaves out, and ids that it may give.
     """
 
     def __init__(self, path: Path, content: dict, strict: bool = True):
         self.path, self.content, self.strict = path, content, strict
         self.pictures, self.against = {}, []
         self.dropped: dict[str, set[int]] = {table: set() for table in TABLES}
+        self.fresh: dict[str, Iterator[int]] = {}
         for table in TABLES:
             setattr(self, table, [entry for entry in content[table] if isinstance(entry, dict)])
         self.not_objects = sum(len(content[table]) - len(getattr(self, table)) for table in TABLES)
@@ -167,6 +168,14 @@ class Labels:
         """What a look at an image's picture told, None if nobody looked."""
         name = self.images[row].get("file_name")
         return self.pictures.get(name) if isinstance(name, str) else None
+
+    def figure(self, row: int) -> tuple[Figures | None, int]:
+        """The group that an annotation's keypoints are in, and its place there; None where they are unusable."""
+        for group in self.figures:
+            place = int(np.searchsorted(group.rows, row))
+            if place < len(group.rows) and group.rows[place] == row:
+                return group, place
+        return None, -1
 
     def column(self, name: str) -> list:
         """A field of every annotation, None where it is missing."""
