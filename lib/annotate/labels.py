@@ -8,10 +8,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from lib import files
-from lib.data.coco import CocoFile, read_coco
+from lib.data.coco import AREA_OF_BOX, CocoFile, box_around, read_coco
 from lib.skeleton import Skeleton
-
-MARGIN, LEAST_MARGIN = 0.1, 5.0  # around the keypoints: share of the longer side, and pixels
 
 
 class LabelFile:
@@ -200,37 +198,27 @@ def derive(annotation: dict, keypoints_before: list, size: tuple[int, int]) -> N
     annotation["num_keypoints"] = sum(v > 0 for v in annotation["keypoints"][2::3])
     annotation.setdefault("iscrowd", 0)
     old = annotation.get("bbox") or [0, 0, 0, 0]
-    previous = box_around(keypoints_before, size)
-    ours = not (old[2] and old[3]) or (previous is not None and _same(old, previous))
-    if ours:
-        box = box_around(annotation["keypoints"], size)
-    else:
-        box = _grown(old, box_around(annotation["keypoints"], size, margin=False))
+    previous = box_around(_labelled(keypoints_before), size)
+    ours = not (old[2] and old[3]) or (previous and _same(old, previous))
+    points = _labelled(annotation["keypoints"])
+    box = box_around(points, size) if ours else _grown(old, box_around(points, size, margin=False))
     area = annotation.get("area") or 0
-    if box is None:
+    if not box:
         annotation.pop("bbox", None)
         if not annotation.get("segmentation"):
             annotation.pop("area", None)
         return
-    if not area or abs(area - old[2] * old[3]) < 0.02 * max(1, old[2] + old[3]):
-        annotation["area"] = round(box[2] * box[3], 2)
+    if not area or abs(area - AREA_OF_BOX * old[2] * old[3]) < 0.02 * max(1, old[2] + old[3]):
+        annotation["area"] = round(AREA_OF_BOX * box[2] * box[3], 2)
     annotation["bbox"] = box
 
 
-def box_around(keypoints: list, size: tuple[int, int], margin: bool = True) -> list[float] | None:
-    """[x, y, width, height] around keypoints with v > 0, within the image; None without any."""
-    labelled = [(x, y) for x, y, v in zip(keypoints[::3], keypoints[1::3], keypoints[2::3]) if v > 0]
-    if not labelled:
-        return None
-    (left, right), (top, bottom) = ((min(values), max(values)) for values in zip(*labelled))
-    around = max(LEAST_MARGIN, MARGIN * max(right - left, bottom - top)) if margin else 0
-    left, top = (max(0, low - around) for low in (left, top))
-    right, bottom = (min(end, high + around) for end, high in zip(size[::-1], (right, bottom)))
-    return [round(float(n), 2) for n in (left, top, right - left, bottom - top)]
+def _labelled(keypoints: list) -> list[tuple]:
+    return [(x, y) for x, y, v in zip(keypoints[::3], keypoints[1::3], keypoints[2::3]) if v > 0]
 
 
-def _grown(box: list, inner: list | None) -> list:
-    if inner is None:
+def _grown(box: list, inner: list) -> list:
+    if not inner:
         return box
     left, top = min(box[0], inner[0]), min(box[1], inner[1])
     right, bottom = max(box[0] + box[2], inner[0] + inner[2]), max(box[1] + box[3], inner[1] + inner[3])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +20,10 @@ from lib import files
 from lib.skeleton import Skeleton
 
 Number = int | float
+
+# A figure of keypoints alone gets a box around them with a margin (a share of the longer side, at least so many pixels), and
+# as its area, by which OKS divides, the share of a box that people fill: CrowdPose's and MMPose's figure.
+MARGIN, MIN_MARGIN, AREA_OF_BOX = 0.1, 5, 0.53
 
 
 class Image(Struct):
@@ -232,6 +236,21 @@ def insert_neck_file(source: str | Path, target: str | Path, category: str = "pe
     for old, new in zip(content["categories"], coco.categories, strict=True):
         old.update(_as_dict(new))
     return files.write(target, msgspec.json.encode(content))
+
+
+def box_around(points: Sequence[Sequence[Number]], size: tuple[int, int], margin: bool = True) -> list[float]:
+    """[x, y, width, height] around points (x, y) with `MARGIN`, cut at a picture of (H, W); [] around none.
+
+    Points that all lie outside keep their box uncut.
+    """
+    if not len(points):
+        return []
+    (left, right), (top, bottom) = ((min(values), max(values)) for values in zip(*points))
+    around = max(MARGIN * max(right - left, bottom - top), MIN_MARGIN) if margin else 0
+    left, top, right, bottom = left - around, top - around, right + around, bottom + around
+    if left < size[1] and top < size[0] and right > 0 and bottom > 0:
+        left, top, right, bottom = max(left, 0), max(top, 0), min(right, size[1]), min(bottom, size[0])
+    return [round(float(v), 2) for v in (left, top, right - left, bottom - top)]
 
 
 def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:

@@ -20,11 +20,11 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from lib.data.coco import AREA_OF_BOX
 from lib.skeleton import MPII16, Skeleton
 
 HEAD_RATIO = 0.6  # of the head box's diagonal: the length that PCKh measures with
 REFERENCE = 200  # `scale` is the person's height in this many pixels
-_MASK_FILL = 0.53  # of a box is person where there are no masks to measure; CrowdPose's figure
 RECTS = 1000  # a person's id is the image's · this + the rectangle's
 
 # broken bytes lead SciPy to any of these
@@ -215,7 +215,7 @@ def labels(keypoints: np.ndarray, box: Sequence[float] | None, size: tuple[int, 
         return found | {"area": 0}
     x0, y0, x1, y1 = np.clip(box, 0, np.array(size)[[1, 0, 1, 0]]).tolist()
     w, h = x1 - x0, y1 - y0
-    return found | {"bbox": [round(n, 2) for n in (x0, y0, w, h)], "area": round(_MASK_FILL * w * h, 2)}
+    return found | {"bbox": [round(n, 2) for n in (x0, y0, w, h)], "area": round(AREA_OF_BOX * w * h, 2)}
 
 
 def read_mat(path: str | Path, **options) -> dict:

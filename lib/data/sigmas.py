@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from lib import files
-from lib.data.coco import Annotation, CocoFile, category_named, read_coco, skeleton_of
+from lib.data.coco import AREA_OF_BOX, Annotation, CocoFile, category_named, read_coco, skeleton_of
 from lib.skeleton import UNKNOWN_SIGMA, Skeleton
 
 SAME_PERSON, WIDE_SIGMA = (
@@ -27,7 +27,6 @@ SAME_PERSON, WIDE_SIGMA = (
 )  # least similarity of two annotations of one person, and the sigma to measure it with
 FAR = 9.0  # times the typical squared distance: e⁻⁹ of honest pairs lie farther apart
 FEW, TOO_FEW = 10, 3  # pairs: below, an estimate is rough, or none is made
-AREA_OF_BOX = 0.53  # of a person without an area, as for imported data
 
 
 @dataclass

@@ -19,12 +19,21 @@ from msgspec import UNSET
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from lib.data.coco import Annotation, Category, CocoFile, Image, Rle, check_coco, no_garbage_collection
+from lib.data.coco import (
+    AREA_OF_BOX,
+    Annotation,
+    Category,
+    CocoFile,
+    Image,
+    Rle,
+    box_around,
+    check_coco,
+    no_garbage_collection,
+)
 from lib.exchange.changes import Changes
 from lib.exchange.names import unique
 from lib.exchange.pictures import file_names, picture_size
 
-MARGIN, MIN_MARGIN, AREA_OF_BOX = 0.1, 5, 0.53
 LARGEST_ID = 2**53  # beyond, JavaScript tools round
 SLOW = 50_000  # from so many figures on, a bar says how far it is
 
@@ -274,19 +283,13 @@ def _box_around(a: Annotation, image: Image) -> tuple[list[float], str]:
     """[x, y, width, height] and what it is laid around; [] where there is nothing."""
     if isinstance(a.segmentation, Rle):
         return [float(v) for v in coco_mask.toBbox(_compressed(a.segmentation))], "mask"
-    points, how, margin = np.array([*chain(*a.segmentation)], float).reshape(-1, 2), "mask", 0
+    points, how, margin = np.array([*chain(*a.segmentation)], float).reshape(-1, 2), "mask", False
     if not len(points):
         keypoints = np.array(a.keypoints or (), float).reshape(-1, 3)
         labelled = keypoints[:, 2] > 0
         points = keypoints[labelled if labelled.any() else keypoints[:, :2].any(axis=1), :2]
-        if not len(points):
-            return [], ""
-        how, margin = "labelled keypoints, with a margin", max(MARGIN * np.ptp(points, axis=0).max(), MIN_MARGIN)
-    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
-    cut_low, cut_high = np.maximum(low, 0), np.minimum(high, (image.width, image.height))
-    if (cut_high > cut_low).all():
-        low, high = cut_low, cut_high
-    return [round(float(v), 2) for v in (*low, *(high - low))], how
+        how, margin = "labelled keypoints, with a margin", True
+    return box_around(points.tolist(), (image.height, image.width), margin), how
 
 
 def _mask_area(segmentation: list | Rle) -> float:

@@ -19,10 +19,8 @@ from lib.data.augment import read_image
 from lib.data.coco import CocoFile, check_coco
 from lib.data.deepercut_crops import Crop, Sample, crops_to_coco, cut, plan_crops, write_dataset_mat
 from lib.data.mpii import MpiiImage, read_mpii, read_names, split_by_video, to_coco
-from lib.prepare.archives import unpack
-from lib.prepare.coco import Archive
-from lib.prepare.download import check_file, download
-from lib.prepare.steps import Steps, readable, require_space
+from lib.prepare.fetch import Archive, fetch
+from lib.prepare.steps import Steps, require_space
 from lib.skeleton import BUILT_IN
 
 MAT = "mpii_human_pose_v1_u12_1.mat"
@@ -33,10 +31,10 @@ MAT = "mpii_human_pose_v1_u12_1.mat"
 ARCHIVES = (
     Archive("mpii_human_pose_v1_u12_2.zip", 12_340_483,
             "3e8bd6b61d39bc2e2bc5cd33a17b0bd08cd2d06c302f24f552042e53a35bcb76",
-            rf"(?:\./)?[^/]+/({re.escape(MAT)})", 1, 100_000_000),
+            rf"(?:\./)?[^/]+/({re.escape(MAT)})", 1, 100_000_000, MAT),
     Archive("mpii_human_pose_v1.tar.gz", 12_088_943_206,
             "6d26fbf89f49a7aeff4aa5f98123763f334693806b98eb15630f57a0b50998ce",
-            r"(?:\./)?(images/[^/]+\.jpg)", 24_984, 12_300_000_000),
+            r"(?:\./)?(images/[^/]+\.jpg)", 24_984, 12_300_000_000, "images/*.jpg"),
 )  # fmt: skip
 
 
@@ -80,7 +78,7 @@ def prepare_mpii(
     print("MPII Human Pose (Andriluka et al., CVPR 2014) is for research, not for commercial use")
     folder, steps = Path(data_dir), Steps(data_dir)
     if not unpacked:
-        _fetch(folder, steps, Path(archives) if archives else None, url, keep_archives)
+        fetch(ARCHIVES, folder, archives, url, keep_archives)
     images = read_mpii(folder / MAT)
     sizes = _sizes(images, folder, max_missing, threads)
     splits = _split([image for image in images if image.name in sizes], val_fraction, val_list, folder / MAT)
@@ -89,33 +87,6 @@ def prepare_mpii(
         _write(path, to_coco(chosen, sizes, BUILT_IN[skeleton]))
     if crops:
         _cut_all({split: splits[split] for split in ("train", "val")}, sizes, folder, steps, threads)
-
-
-def _fetch(folder: Path, steps: Steps, given: Path | None, url: str, keep: bool) -> None:
-    own = folder / "archives"
-    todo = [a for a in ARCHIVES if not (steps.finished(a.name, sha256=a.sha256) and _there(folder, a) == a.files)]
-    here = {a.name: sum(path.stat().st_size for path in own.glob(f"{a.name}*")) for a in todo}  # also a part of it
-    missing = 0 if given else sum(max(0, a.size - here[a.name]) for a in todo)
-    if todo:
-        print(f"{folder}: {readable(missing)} to download")
-        require_space(folder, missing + sum(a.unpacked * (a.files - _there(folder, a)) // a.files for a in todo))
-    for archive in todo:
-        if given:
-            source = given / archive.name
-            check_file(source, archive.size, archive.sha256)
-        else:
-            source = download(f"{url.rstrip('/')}/{archive.address}", own / archive.name, archive.size, archive.sha256)
-        found = unpack(source, folder, lambda name: (match := re.fullmatch(archive.pattern, name)) and match[1])  # noqa: B023
-        if found != archive.files:
-            raise ValueError(f"{source} holds {found:,} of the {archive.files:,} files that are expected: get it again")
-        steps.finish(archive.name, sha256=archive.sha256)
-        if not (keep or given):
-            source.unlink()
-
-
-def _there(folder: Path, archive: Archive) -> int:
-    """How many files of an archive are in place."""
-    return int((folder / MAT).exists()) if archive.files == 1 else sum(1 for _ in folder.glob("images/*.jpg"))
 
 
 def _sizes(images: Sequence[MpiiImage], folder: Path, max_missing: int, threads: int | None) -> dict:

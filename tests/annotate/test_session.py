@@ -74,7 +74,7 @@ def test_placing_goes_through_the_keypoints_and_every_one_is_saved(session, labe
     assert session.message.endswith("All keypoints are labelled") and session.keypoint == 2
     (annotation,) = read(labels)["annotations"]
     assert annotation["keypoints"] == [10, 20, 2, 30.46, 25, 1, 20, 40, 2]
-    assert annotation["bbox"] == [5, 15, 30.46, 30] and annotation["area"] == pytest.approx(30.46 * 30)
+    assert annotation["bbox"] == [5, 15, 30.46, 30] and annotation["area"] == pytest.approx(0.53 * 30.46 * 30, abs=0.01)
     assert (annotation["num_keypoints"], annotation["iscrowd"], annotation["category_id"]) == (3, 0, 1)
     assert annotation["id"] >= 1 and annotation["image_id"] >= 1
 
@@ -340,8 +340,8 @@ def test_our_own_box_follows_the_keypoints_also_after_opening_again(session, ima
     again.select(0, 2)
     again.move(-8, 0)
     annotation = read(labels)["annotations"][0]
-    assert annotation["bbox"] == [5, 15, 22, 10] and annotation["area"] == 220
-    assert box_around(annotation["keypoints"], (H, W)) == annotation["bbox"]
+    assert annotation["bbox"] == [5, 15, 22, 10] and annotation["area"] == 116.6
+    assert box_around(np.reshape(annotation["keypoints"], (-1, 3))[:, :2], (H, W)) == annotation["bbox"]
 
 
 def test_boxes_without_keypoints_get_keypoints(images, labels):

@@ -191,7 +191,7 @@ def test_downloads_from_a_server_and_clears_up(archives, tmp_path):
         prepare.prepare_mpii(tmp_path / "a", url=url, keep_archives=False)
         prepare.prepare_mpii(tmp_path / "b", url=url)
         server.shutdown()
-    assert not list((tmp_path / "a/archives").iterdir()) and len(list((tmp_path / "b/archives").iterdir())) == 2
+    assert not (tmp_path / "a/archives").exists() and len(list((tmp_path / "b/archives").iterdir())) == 2
     prepare.prepare_mpii(tmp_path / "a", url="http://127.0.0.1:9")  # all in place: no server needed
     assert (tmp_path / "a/annotations/person_keypoints_val.json").exists()
 
