@@ -21,7 +21,9 @@ FLOORS = {
     "book": 5, "book_plan": 5, "book_kernel": 5, "book_report": 5, "book_math": 5, "__main__": 5,
 }  # fmt: skip
 MODULES = sorted((ROOT / "lib").rglob("*.py"))
-MAX_FILE_BYTES, MAX_LIB_LINES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12 * 2**20, 9000, 350, 60
+MAX_FILE_BYTES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12 * 2**20, 350, 60
+# lines of code: the method may not hide behind the data room, which has a quirk of some tool in every line
+DATA_ROOM, MAX_DATA_ROOM, MAX_METHOD = {"annotate", "doctor", "exchange", "prepare"}, 4200, 7500
 
 
 def floor_name(path: Path) -> str:
@@ -98,7 +100,9 @@ def code_lines(path) -> int:
 
 def test_lib_stays_small():
     lines = {path: code_lines(path) for path in MODULES}
-    assert sum(lines.values()) < MAX_LIB_LINES, f"lib has {sum(lines.values())} lines of code"
+    for what, inside, most in (("data room", True, MAX_DATA_ROOM), ("rest of lib", False, MAX_METHOD)):
+        count = sum(n for path, n in lines.items() if (floor_name(path) in DATA_ROOM) == inside)
+        assert count < most, f"the {what} has {count} lines of code"
     long = {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > MAX_FILE_LINES}
     assert not long, f"a file is one idea: {long}"
 

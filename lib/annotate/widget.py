@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import cv2
@@ -11,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from lib.annotate.session import Session
 from lib.data.augment import read_image
-from lib.draw import palette
+from lib.draw import draw_people, palette
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
 
@@ -53,6 +54,16 @@ class Annotator(anywidget.AnyWidget):
         """Show what the session is now, after other cells have used it; the view asks for it when it gets the focus."""
         self.progress = [self.session.progress(index) for index in range(len(self.names))]
         self._show()
+
+    def _repr_mimebundle_(self, **options: Any):
+        """The widget, and the picture with its people for pages without a kernel."""
+        data, *rest = super()._repr_mimebundle_(**options) or ({},)
+        data = {**data, "text/plain": f"Annotator: {self.session.message}"}
+        if not self._problem:
+            image = read_image(self.session.path())
+            drawn = draw_people(image, self.session.people(), self.session.skeleton)
+            data["image/jpeg"] = cv2.imencode(".jpg", drawn[..., ::-1])[1].tobytes()
+        return (data, *(rest or [{}]))
 
     def _on_message(self, _, content: dict, buffers) -> None:
         """One key or click: {"do": action, "with": arguments, "from": [view, number]}."""

@@ -591,3 +591,14 @@ def test_skeletons_of_any_kind_can_be_drawn(images, labels):
             figure = Annotator(Session(images, skeleton, labels.with_name(f"{skeleton.num_keypoints}.json"))).figure
             assert np.isfinite(figure["layout"]).all() and len(figure["layout"]) == skeleton.num_keypoints
             assert 0 <= np.min(figure["layout"]) and np.max(figure["layout"]) <= 1
+
+
+def test_a_page_without_a_kernel_shows_the_people(images, labels, session):
+    three(session)
+    shown = Annotator(session)._repr_mimebundle_()[0]
+    drawn = cv2.imdecode(np.frombuffer(shown["image/jpeg"], np.uint8), cv2.IMREAD_COLOR)
+    plain = cv2.imread(str(session.path()))
+    assert drawn.shape == plain.shape and (np.abs(drawn.astype(int) - plain) > 60).any()
+    assert session.message in shown["text/plain"]
+    session.path().write_bytes(b"no picture")
+    assert "image/jpeg" not in Annotator(Session(images, BIRD, labels))._repr_mimebundle_()[0]
