@@ -131,7 +131,7 @@ def _as_text(finding: Finding) -> str:
 
 
 def _told(finding: Finding) -> list:
-    return [example for example in finding.examples[:IN_TEXT] if example.text]
+    return [e for e in finding.examples[:IN_TEXT] if e.text and finding.severity != "note"]
 
 
 def _remedy(finding: Finding) -> str:

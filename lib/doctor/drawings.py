@@ -79,8 +79,14 @@ def _region(labels: Labels, rows: list[int]) -> np.ndarray | None:
     if not len(corners):
         return None
     low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
-    half = max((1 + 2 * MARGIN) * (high - low).max(), SMALLEST) / 2
-    return np.concatenate([(low + high) / 2 - half, (low + high) / 2 + half])
+    side = max((1 + 2 * MARGIN) * (high - low).max(), SMALLEST)
+    corner = (low + high - side) / 2
+    # shifted into the image where that loses nothing
+    size = labels.image_sizes[rows[0]]
+    corner = np.where(
+        (side < size) & (low >= 0) & (high <= size), np.clip(corner, 0, np.maximum(size - side, 0)), corner
+    )
+    return np.concatenate([corner, corner + side])
 
 
 def _fit(region: np.ndarray) -> np.ndarray:

@@ -72,8 +72,8 @@ def places(labels: Labels) -> Iterator[Hit]:
 def boxes_present(labels: Labels) -> Iterator[Hit]:
     """Boxes missing, malformed, without area, or given as two corners."""
     unusable, people = np.isnan(labels.boxes).any(axis=1), labels.labelled_counts > 0
-    malformed = np.array([b is not None and (not isinstance(b, list) or len(b) not in (0, 4) or not _all_finite(b))
-                          for b in labels.column("bbox")], bool)  # fmt: skip
+    boxes = [annotation.get("bbox", []) for annotation in labels.annotations]
+    malformed = np.array([not isinstance(b, list) or len(b) not in (0, 4) or not _all_finite(b) for b in boxes], bool)
     said = lambda row: f"bbox {str(labels.annotations[row].get('bbox'))[:40]}"
     yield from where("box_missing", unusable & (people | malformed), said)
     yield from where("boxes_as_corners", _corner_boxes(labels), said)
@@ -93,7 +93,8 @@ def boxes_fit(labels: Labels) -> Iterator[Hit]:
 
 def areas(labels: Labels) -> Iterator[Hit]:
     """People without an area."""
-    missing = np.isnan(labels.areas) & (labels.labelled_counts > 0)
+    values = [annotation.get("area", 0) for annotation in labels.annotations]
+    missing = np.isnan(labels.areas) & (labels.labelled_counts > 0) | ~np.isfinite(numbers(values))
     yield from where("area_missing", missing, lambda row: f"area {labels.annotations[row].get('area')!r}")
 
 

@@ -150,7 +150,7 @@ KINDS = {
                            "pairs get v = 2, surplus is cut, missing ones are not labelled; the rest loses its keypoints"),
     "keypoints_without_names": Kind(A, "severe", "annotations with keypoints in a category that names none",
                                     "given to the only category with as many keypoints"),
-    "not_finite": Kind(A, "severe", "annotations with NaN or infinite keypoints", "these are not labelled"),
+    "not_finite": Kind(A, "severe", "annotations with NaN, infinite or absurdly large keypoints", "these are not labelled"),
     "visibility": Kind(A, "severe", "annotations with a visibility other than 0, 1, 2", "2 above 0, else 0"),
     "num_keypoints": Kind(A, "warning", "annotations whose num_keypoints is missing or not the number with v > 0",
                           "counted", severe_share=0.01),
@@ -184,7 +184,7 @@ KINDS = {
     "order_doubtful": Kind(C, "warning", "categories whose keypoints seem to stand in another order than the names",
                            "compare draw_skeleton with a picture; python -m lib convert maps by name", False),
     # pictures
-    "picture_missing": Kind(I, "severe", "images whose file is not in the folder", DROPPED_WITH_PEOPLE),
+    "picture_missing": Kind(I, "severe", "images whose file is not in the folder (is it the right one?)", DROPPED_WITH_PEOPLE),
     "picture_unreadable": Kind(I, "severe", "pictures that are damaged or cut off", DROPPED_WITH_PEOPLE),
     "picture_turned": Kind(I, "severe", "pictures that EXIF turns: the labels fit the turned picture, readers do not turn",
                            "labels turned back to the stored pixels"),

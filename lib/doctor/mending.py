@@ -81,7 +81,8 @@ def mend(labels: Labels) -> tuple[Labels, dict[str, int]]:
 
 def write_copy(labels: Labels, out: str | Path) -> Path:
     """Write the file as it is now; beside, then moved into place."""
-    return files.write(out, msgspec.json.encode(labels.content))
+    labels.path = files.write(out, msgspec.json.encode(labels.content))
+    return labels.path
 
 
 def _cases(labels: Labels, hit: Hit) -> Iterable[Case]:
@@ -120,6 +121,10 @@ def _types(case: Case) -> None:
             if isinstance(values, list):
                 nested = values and all(isinstance(value, list) for value in values)
                 entry[name] = _plain(as_number(value) for value in (chain(*values) if nested else values))
+        values = entry.get("keypoints")
+        for k in range(0, len(values) if isinstance(values, list) else 0, 3):
+            if np.isnan(values[k : k + 3]).any():  # not a number: nobody knows the place
+                values[k : k + 3] = [0] * len(values[k : k + 3])
 
 
 def _number(case: Case) -> None:

@@ -59,7 +59,7 @@ def look_at_all(folder: str | Path, labels: Labels) -> dict[str, Picture]:
     names = {name for image in labels.images if not name_fault(name := image.get("file_name"))}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         seen = pool.map(partial(_look_inside, folder), names)
-        return dict(zip(names, tqdm(seen, f"pictures of {labels.path.name}", len(names), unit=" pictures")))
+        return dict(zip(names, list(tqdm(seen, f"pictures of {labels.path.name}", len(names), unit=" pictures"))))
 
 
 def _look_inside(folder: Path, name: str) -> Picture:

@@ -23,6 +23,7 @@ from lib.data.coco import no_garbage_collection
 from lib.skeleton import UNKNOWN_SIGMA, Skeleton, flip_pairs_by_name
 
 MEMORY_PER_BYTE = 8  # of the file, measured 6 with the columns
+FARTHEST = 1e7  # pixels: larger numbers are no places
 TABLES = ("images", "annotations", "categories")
 
 
@@ -34,7 +35,7 @@ class Figures:
         category: row of the category.
         skeleton: names, usable limbs and mirror pairs; for drawing and for left and right.
         rows: (P,) rows of the annotations.
-        keypoints: (P, K, 3) float64 as in the file; NaN where the file has no finite number.
+        keypoints: (P, K, 3) float64 as in the file; NaN where the file has no number for a place.
         labelled: (P, K) bool: v > 0 and a place.
     """
 
@@ -100,21 +101,21 @@ class Labels:
     def sizes(self) -> np.ndarray:
         """(I, 2) width and height, NaN where missing or not positive."""
         sizes = np.stack([numbers(e.get(side) for e in self.images) for side in ("width", "height")], axis=1)
-        return np.where(sizes > 0, sizes, np.nan)
+        return np.where((sizes > 0) & (sizes < FARTHEST), sizes, np.nan)
 
     @cached_property
     def boxes(self) -> np.ndarray:
         """(A, 4) x, y, width, height; NaN where it is missing, incomplete or without area."""
         boxes = [b if isinstance(b, list) and len(b) == 4 else (None,) * 4 for b in self.column("bbox")]
         boxes = numbers(chain.from_iterable(boxes)).reshape(-1, 4)
-        boxes[~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1))] = np.nan
+        boxes[~((np.abs(boxes) < FARTHEST).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1))] = np.nan
         return boxes
 
     @cached_property
     def areas(self) -> np.ndarray:
         """(A,) pixels², NaN where missing or not positive."""
         areas = numbers(self.column("area"))
-        return np.where((areas > 0) & np.isfinite(areas), areas, np.nan)
+        return np.where((areas > 0) & (areas < FARTHEST**2), areas, np.nan)
 
     @cached_property
     def crowds(self) -> np.ndarray:
@@ -129,7 +130,8 @@ class Labels:
     @cached_property
     def lengths(self) -> np.ndarray:
         """(A,) how many numbers `keypoints` holds; 0 where it is absent, −1 where it is no list."""
-        return np.array([len(k) if isinstance(k, list) else -(k is not None) for k in self.column("keypoints")], int)
+        lists = [annotation.get("keypoints", ()) for annotation in self.annotations]
+        return np.array([len(value) if isinstance(value, (list, tuple)) else -1 for value in lists], int)
 
     @cached_property
     def num_keypoints(self) -> np.ndarray:
@@ -144,7 +146,7 @@ class Labels:
             k = int(self.num_keypoints[c])
             rows = np.flatnonzero((self.category_of == c) & (self.lengths == 3 * k))
             values = numbers(chain.from_iterable(self.annotations[row]["keypoints"] for row in rows))
-            values[~np.isfinite(values)] = np.nan
+            values[~(np.abs(values) < FARTHEST)] = np.nan
             groups.append(Figures(int(c), usable_skeleton(self.categories[c]), rows, values.reshape(-1, k, 3)))
         return groups
 

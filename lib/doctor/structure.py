@@ -10,7 +10,7 @@ import numpy as np
 
 from lib import files
 from lib.doctor.findings import Hit, told, where
-from lib.doctor.reading import Labels, as_number, keypoint_names, usable_links, usable_skeleton
+from lib.doctor.reading import Labels, keypoint_names, usable_links, usable_skeleton
 from lib.skeleton import COCO17
 
 SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
@@ -97,9 +97,7 @@ def links(labels: Labels) -> Iterator[Hit]:
     """Skeletons counted from 0, and links that join nothing."""
     from_zero, broken = {}, {}
     for row, category in enumerate(labels.categories):
-        listed, count = category.get("skeleton"), len(keypoint_names(category))
-        if listed is None:
-            continue
+        listed, count = category.get("skeleton", []), len(keypoint_names(category))
         listed = listed if isinstance(listed, list) else [listed]
         ends = [end for link in listed if isinstance(link, list) for end in link if type(end) is int]
         if ends and min(ends) == 0 and max(ends) < count:
@@ -190,8 +188,8 @@ def _faults(category: dict) -> list[str]:
         found.append(f"keypoints is {type(names).__name__}, not a list")
     elif not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         found.append("keypoints needs different names, as text")
-    sigmas = category.get("sigmas")
-    if sigmas is not None and not (isinstance(sigmas, list) and len(sigmas) == len(keypoint_names(category))
-                                   and all(type(s) in (int, float) and as_number(s) > 0 for s in sigmas)):  # fmt: skip
+    sigmas = category.get("sigmas", ())
+    if sigmas != () and not (isinstance(sigmas, list) and len(sigmas) == len(keypoint_names(category))
+                                   and all(type(s) in (int, float) and 0 < s < 1e9 for s in sigmas)):  # fmt: skip
         found.append(f"sigmas needs {len(keypoint_names(category))} positive numbers")
     return found

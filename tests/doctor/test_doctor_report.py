@@ -1,9 +1,11 @@
 import json
 import os
+import random
 
 import pytest
 
 from lib.__main__ import main
+from lib.data.coco import insert_neck_file, read_coco
 from lib.doctor import examine, repair
 from lib.skeleton import COCO17, MPII16
 
@@ -84,6 +86,25 @@ def test_any_value_in_any_field_is_survived(tmp_path, table, value):
         assert not [f for f in after.findings if f.severity == "severe" and f.fixable and f.code not in unfixable], key
 
 
+def test_many_faults_at_once_are_survived(tmp_path):
+    values = [None, True, "x", "5", -1, 1.5, 10**400, float("nan"), [], {}, [[]], [1, 2, 3, 4], [0] * 51, "../x"]
+    rng = random.Random(0)
+    for _ in range(60):
+        data = content()
+        for _ in range(rng.randint(2, 8)):
+            entry = rng.choice(data[rng.choice(["images", "annotations", "annotations", "categories"])])
+            entry[rng.choice([*entry])] = rng.choice(values)
+        path = save(tmp_path / "a.json", data)
+        str(examine(path))
+        try:
+            repair(path, tmp_path / "mended.json")
+        except ValueError as error:
+            assert "no image would be left" in str(error)
+            continue
+        if not examine(tmp_path / "mended.json").severe:
+            read_coco(tmp_path / "mended.json")
+
+
 def test_the_copy_never_replaces_the_file(tmp_path):
     path = save(tmp_path / "a.json", content())
     (tmp_path / "link.json").symlink_to(path)
@@ -156,8 +177,6 @@ def test_any_skeleton(tmp_path):
 
 
 def test_a_file_with_necks_is_healthy(tmp_path):
-    from lib.data.coco import insert_neck_file
-
     data = content()
     path = insert_neck_file(save(tmp_path / "a.json", data), tmp_path / "neck.json")
     assert "num_keypoints" not in examine(path).codes()  # trt_pose leaves the neck out of the count
