@@ -57,4 +57,4 @@ def as_labels(people: People, shape: tuple, min_score: float, skeleton: Skeleton
     sure = found & (scores >= min_score)
     xy = people.keypoints[..., :2].astype(float).clip(0, (shape[1] - 1, shape[0] - 1)).round(2)
     labels = np.concatenate([np.where(found[..., None], xy, 0), 2.0 * sure[..., None]], axis=-1)
-    return labels[sure.any(axis=1)].reshape(int(sure.any(axis=1).sum()), -1).tolist()
+    return labels[sure.any(axis=1)].reshape(-1, 3 * skeleton.num_keypoints).tolist()

@@ -6,7 +6,6 @@ pixels from 1; everything here is in the project's pixels, so 1 is subtracted on
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import struct
@@ -21,6 +20,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from lib.data.coco import AREA_OF_BOX
+from lib.data.split import held_out
 from lib.skeleton import MPII16, Skeleton
 
 HEAD_RATIO = 0.6  # of the head box's diagonal: the length that PCKh measures with
@@ -123,24 +123,13 @@ def read_mpii(path: str | Path) -> list[MpiiImage]:
 def split_by_video(images: Sequence[MpiiImage], fraction: float) -> set[int]:
     """Ids of the images to validate with: whole videos, so that no scene is on both sides.
 
-    Videos come in the order of a hash of their number, until the fraction of the images is reached: the same on every
-    computer, and a larger fraction holds a smaller one. An image without a video stands for itself.
+    An image without a video stands for itself; see `held_out`.
 
     Raises:
         ValueError: the fraction is not within 0..1.
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"the fraction for validation must lie within 0..1, got {fraction}")
-    videos: dict[str, set[int]] = {}
-    for image in images:
-        key = f"image {image.id}" if image.video is None else f"video {image.video}"
-        videos.setdefault(key, set()).add(image.id)
-    chosen: set[int] = set()
-    for key in sorted(videos, key=lambda key: hashlib.sha256(key.encode()).digest()):
-        if len(chosen) >= fraction * len(images):
-            break
-        chosen |= videos[key]
-    return chosen
+    keys = [f"image {image.id}" if image.video is None else f"video {image.video}" for image in images]
+    return {image.id for image, held in zip(images, held_out(keys, fraction)) if held}
 
 
 def read_names(path: str | Path) -> set[str]:

@@ -538,6 +538,11 @@ def test_suggestions_survive_an_interruption(session, images, labels):
     assert Session(images, BIRD, labels).progress(0) == (0, 2, False)
 
 
+def test_a_model_that_finds_nobody_suggests_nobody(session):
+    assert session.start_from(lambda image: People.empty(3)) == 0
+    assert [session.progress(i) for i in range(3)] == [(0, 0, False)] * 3
+
+
 def test_a_model_of_another_skeleton_is_refused(session):
     with pytest.raises(ValueError, match="the model predicts 17 keypoints"):
         session.start_from(lambda image: People.empty(17))

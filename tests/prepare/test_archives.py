@@ -294,10 +294,10 @@ def test_what_is_no_archive(tmp_path):
 
 @pytest.mark.parametrize("keep", [0.999, 0.9, 0.6, 0.3])
 def test_cut_short(good, tmp_path, keep):
+    if good.suffix == ".tar":  # behind its last file there is only padding
+        keep = min(keep, 0.5)
     size = int(good.stat().st_size * keep)
     os.truncate(good, size - size % 512 if good.suffix == ".tar" else size)
-    if good.suffix == ".tar" and keep > 0.8:
-        pytest.skip("only padding is missing")
     with pytest.raises(ValueError, match="damaged"):
         unpack(good, tmp_path / "out")
     assert contents(tmp_path / "out").items() <= CONTENT.items()
