@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 
 UNKNOWN_SIGMA = 0.05
+PEOPLE = ("person", "people", "human", "pedestrian")
 
 # Spread of annotators as a fraction of the object's size (COCO keypoint evaluation). Places that COCO does not annotate
 # take the value of what they lie between or beside: neck and thorax the shoulders', pelvis the hips', top of the head the ears'.
@@ -115,13 +116,13 @@ class Skeleton:
         """Read a COCO category: `name`, `keypoints`, 1-based `skeleton`, and `sigmas` if it brings them.
 
         Mirror twins are found by name (left/right, l/r). Without `sigmas`, keypoints which COCO knows by name get COCO's
-        value; the others get 0.05 and a warning says so.
+        value; the others get 0.05. A warning says so, and also that a figure which is no person borrows people's values.
         """
         names = list(category.get("keypoints") or ())
         if not names:
             raise ValueError(f"category {category.get('name')!r} has no keypoints; choose one that lists them")
         limbs = [(a - 1, b - 1) for a, b in category.get("skeleton") or ()]
-        sigmas = category.get("sigmas") or _sigmas_by_name(names)
+        sigmas = category.get("sigmas") or _sigmas_by_name(names, str(category.get("name")))
         return cls(category.get("name", ""), names, limbs, flip_pairs_by_name(names), sigmas)
 
     def to_coco(self, category_id: int = 1) -> dict:
@@ -181,12 +182,14 @@ def flip_pairs_by_name(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-def _sigmas_by_name(names: Sequence[str]) -> list[float]:
+def _sigmas_by_name(names: Sequence[str], figure: str) -> list[float]:
     found = {name: next((s for part, s in COCO_SIGMAS.items() if name.split("_")[-1] == part), None) for name in names}
     unknown = [name for name, sigma in found.items() if sigma is None]
-    if unknown:
-        warnings.warn(f"no sigma known for {', '.join(unknown)}: OKS uses {UNKNOWN_SIGMA} for each; "
-                      "add `sigmas` to the category to set your own", stacklevel=3)  # fmt: skip
+    borrowed = [name for name in names if name not in unknown and figure.lower() not in PEOPLE]
+    said = [f"no sigma known for {', '.join(unknown)}: OKS uses {UNKNOWN_SIGMA} for each"] if unknown else []
+    said += [f"{figure!r} borrows people's sigmas for {', '.join(borrowed)}"] if borrowed else []
+    if said:
+        warnings.warn(f"{'; '.join(said)}; add `sigmas` to the category to set your own", stacklevel=3)
     return [UNKNOWN_SIGMA if sigma is None else sigma for sigma in found.values()]
 
 
@@ -208,7 +211,7 @@ def _from_yaml(data) -> dict:
         if not isinstance(data[key], list):
             raise ValueError(f"{key} must be a list, got {data[key]!r}")
     names = data["keypoints"]
-    sigmas = data.get("sigmas") or _sigmas_by_name(names)
+    sigmas = data.get("sigmas") or _sigmas_by_name(names, str(data["name"]))
     if isinstance(sigmas, dict):
         if set(sigmas) != set(names):
             raise ValueError(f"sigmas must name every keypoint once; differing: {set(sigmas) ^ set(names)}")

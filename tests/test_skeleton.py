@@ -127,13 +127,14 @@ class TestFromCoco:
         category = {"name": "drill", "keypoints": ["tip", "left_wrist"], "skeleton": []}
         with pytest.warns(UserWarning, match="tip.*0.05") as caught:
             drill = Skeleton.from_coco(category)
-        assert "left_wrist" not in str(caught[0].message)
+        assert "'drill' borrows people's sigmas for left_wrist" in str(caught[0].message)
         assert drill.sigmas == (0.05, COCO_SIGMAS["wrist"]) and drill.limbs == ()
 
     def test_known_names_do_not_warn(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            Skeleton.from_coco({"name": "head", "keypoints": ["nose", "left_eye"]})
+            Skeleton.from_coco({"name": "person", "keypoints": ["nose", "left_eye"]})
+            Skeleton.from_coco({"name": "robot", "keypoints": ["wrist", "tip"], "sigmas": [0.1, 0.1]})
 
     @pytest.mark.parametrize("category", [{"name": "car"}, {"name": "car", "keypoints": []},
                                           {"name": "car", "keypoints": None}])  # fmt: skip
