@@ -21,10 +21,8 @@ from lib import files
 from lib.data.coco import AREA_OF_BOX, Annotation, CocoFile, category_named, read_coco, skeleton_of
 from lib.skeleton import UNKNOWN_SIGMA, Skeleton
 
-SAME_PERSON, WIDE_SIGMA = (
-    0.3,
-    0.1,
-)  # least similarity of two annotations of one person, and the sigma to measure it with
+SAME_PERSON = 0.3  # least similarity of two annotations of one person,
+WIDE_SIGMA = 0.1  # measured with this sigma for every keypoint
 FAR = 9.0  # times the typical squared distance: e⁻⁹ of honest pairs lie farther apart
 FEW, TOO_FEW = 10, 3  # pairs: below, an estimate is rough, or none is made
 
