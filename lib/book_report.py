@@ -78,12 +78,23 @@ def notebook_page(executed: Path) -> Path:
     _freeze_widgets(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = formulas_to_svg(cell.source)
+            cell.source = _folds_as_text(formulas_to_svg(cell.source))
     exporter = HTMLExporter(embed_images=True)
     exporter.log.setLevel("ERROR")  # it warns about every picture without an alternative text
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem, "path": str(executed.parent)}})
-    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
+    page = _text_as_folds(re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL))
     return write(executed.with_suffix(".html"), re.sub(r"(<body\b[^>]*>)", lambda m: m[1] + PAGE_STYLE, page, count=1))
+
+
+def _folds_as_text(source: str) -> str:
+    """nbconvert looks at each piece of HTML alone, and would close a fold before its content."""
+    source = re.sub(r"<details>\s*<summary>(.*?)</summary>", r"\n\n⟦fold⟧\1⟦folded⟧\n\n", source)
+    return source.replace("</details>", "\n\n⟦unfold⟧\n\n")
+
+
+def _text_as_folds(page: str) -> str:
+    page = re.sub(r"<p>⟦fold⟧(.*?)⟦folded⟧</p>", r"<details><summary>\1</summary>", page)
+    return page.replace("<p>⟦unfold⟧</p>", "</details>")
 
 
 def first_picture(executed: Path, width: int = 480) -> str | None:

@@ -216,6 +216,16 @@ def test_progress_bars_and_formulas_stand_in_the_page_without_scripts(folder, ru
     assert re.search(r"100%.*9/9", page) and "data:image/svg+xml" in page and "$x = s j$" not in page
 
 
+def test_folded_solutions_stay_folded_around_all_of_their_content(tmp_path):
+    text = "<details><summary>Solution</summary>\n\nOne `x`.\n\n```python\na < b\n```\n\n- two\n\n</details>\n\nAfter."
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    page = notebook_page(tmp_path / "a.ipynb").read_text()
+    (inside,) = re.findall(r"<details><summary>Solution</summary>(.*?)</details>", page, re.DOTALL)
+    assert "One <code>x</code>" in inside and "two" in inside and "<pre>" in inside and "After" not in inside
+    assert "⟦" not in page
+
+
 def test_formulas_leave_code_and_money_alone():
     text = "costs $5 and $6, `$x$` and\n```\n$x$\n```\n and $\\unknowncommand{x}$"
     assert formulas_to_svg(text) == text
