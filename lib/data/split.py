@@ -12,7 +12,8 @@ import msgspec
 from lib import files
 from lib.data.coco import no_garbage_collection, read_coco
 
-SAME_VIDEO = r"(.+)_\d{6}_\d{5}\.\d{3}s\.\w+"  # as `frames` calls the pictures of a video
+# as `frames` calls the pictures of a video, in whatever folder: clips have one each, and share frames where they overlap
+SAME_VIDEO = r"(?:.*/)?([^/]+)_\d{6}_\d{5}\.\d{3}s\.\w+"
 
 
 def held_out(groups: Sequence[str], fraction: float) -> list[bool]:
@@ -49,7 +50,8 @@ def split(file: str | Path, val_fraction: float = 0.1, group: str = SAME_VIDEO) 
         file: COCO keypoint file.
         val_fraction: part of the pictures for validation.
         group: regular expression that finds in a file_name what must not be torn apart; names that do not match stand for
-            themselves. By default the frames of one video; "" splits picture by picture.
+            themselves. By default the frames of one video, by its name, in whatever folders they lie; "" splits picture by
+            picture.
 
     Raises:
         ValueError: one of the two parts would be empty, or `group` is not a regular expression.

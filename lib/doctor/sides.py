@@ -31,6 +31,7 @@ IN_ALL = 1.05  # times longer in sum over all figures
 MIXED = 0.05  # a pair that crosses in some figures and not in others is not exchanged in all
 DOWNWARDS, UPSIDE_DOWN = ("eye", "shoulder", "hip", "knee", "ankle"), 0.03  # of the figure's extent
 ORDERS, PEOPLE = 5000, 4000
+FEW = 9  # keypoints; of fewer, limbs that are right often join the farther ones: a table's legs, a beetle's sting
 
 
 class Relation(NamedTuple):
@@ -158,13 +159,17 @@ def disorder(group: Figures) -> str:
         drop = height[lower] - height[upper]
         if (~np.isnan(drop)).sum() >= ENOUGH and np.nanmedian(drop) < -UPSIDE_DOWN:
             above = f"{lower}s lie above {upper}s in most pictures"
-    if above or count < 5 or not len(links):
+    if above or count < FEW or not len(links):
         return above
     distances = _mean_distances(group, people, size)
     orders = np.argsort(np.random.default_rng(0).random((ORDERS, count)), axis=1)
     lengths = distances[orders[:, links[:, 0]], orders[:, links[:, 1]]].mean(axis=1)
     shorter = int((lengths < 0.97 * distances[links[:, 0], links[:, 1]].mean()).sum())
-    return f"of {ORDERS} random orders of its keypoints, {shorter} have shorter limbs" if shorter >= 3 else ""
+    return (
+        f"limbs join distant keypoints: {shorter} of {ORDERS} random orders would make them shorter"
+        if shorter >= 3
+        else ""
+    )
 
 
 def handedness(group: Figures) -> np.ndarray:

@@ -51,6 +51,16 @@ def test_a_video_stays_on_one_side(tmp_path):
     assert sides[0] & sides[1]
 
 
+def test_clips_of_a_video_stay_on_one_side_too(tmp_path):
+    clips = [
+        f"{v}_clip_{c:06d}/{v}_{c + i:06d}_00000.{c + i:03d}s.jpg" for v in "abcd" for c in (0, 2) for i in range(4)
+    ]
+    moved = [f"{folder}/e_{i:06d}_00000.000s.jpg" for i, folder in enumerate(("first", "second", "second/sub"))]
+    file, _ = write_file(tmp_path, clips + moved)
+    sides = [{image.file_name.split("/")[-1][0] for image in read_coco(path).images} for path in split(file, 0.4)]
+    assert sides[0] | sides[1] == set("abcde") and not sides[0] & sides[1]
+
+
 def test_the_order_is_fixed_and_a_larger_part_holds_a_smaller_one():
     names = [str(i) for i in range(100)]
     small, large = (held_out(names, fraction) for fraction in (0.1, 0.3))

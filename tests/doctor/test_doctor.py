@@ -177,6 +177,20 @@ def test_healthy_is_healthy(healthy, broken):
     assert not found.severe and set(found.codes()) <= {"image_empty", "limbs_crossed"}, str(found)
 
 
+def test_a_few_keypoints_far_apart_are_no_fault(tmp_path):
+    """A beetle of six, whose links are right and yet not the shortest."""
+    shape = [(0, -50), (-30, 0), (30, 0), (-25, 50), (25, 50), (0, 70)]
+    names = ["head", "left_wing", "right_wing", "left_tail", "right_tail", "sting"]
+    category = {"id": 1, "name": "beetle", "keypoints": names, "skeleton": [[1, 2], [1, 3], [2, 4], [3, 5], [1, 6]]}
+    annotations = [{"id": i + 1, "image_id": i + 1, "category_id": 1, "num_keypoints": 6, "area": 5000, "iscrowd": 0,
+                    "bbox": [60 + i, 40, 80, 140],
+                    "keypoints": [n for x, y in shape for n in (100 + i + x, 100 + y, 2)]} for i in range(20)]  # fmt: skip
+    images = [{"id": i + 1, "file_name": f"{i}.jpg", "width": 300, "height": 300} for i in range(20)]
+    file = tmp_path / "beetles.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [category]}))
+    assert not examine(file).codes(), str(examine(file))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_found_and_mended(fault, broken, healthy, tmp_path):
     code, count, change = FAULTS[fault]
