@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from lib.annotate.history import Cursor, History, Step
 from lib.annotate.labels import LabelFile, Place, derive, read_place, write_place
-from lib.annotate.sources import as_labels, check_folder, images_of
+from lib.annotate.sources import as_labels, by_names, check_folder, images_of
 from lib.data.augment import read_image
 from lib.data.coco import CocoFile
 from lib.people import People
@@ -314,15 +314,15 @@ class Session:
         A suggestion enters the COCO file when it is accepted or edited.
 
         Args:
-            predict: image (H, W, 3) RGB uint8 → People with scores as s, for example
-                `lambda image: predictor([image])[0]`.
+            predict: a `Predictor`, of which the skeleton's keypoints are taken by name; or a function of your own, image
+                (H, W, 3) RGB uint8 → People with the skeleton's keypoints and scores as s.
             min_score: keypoints below keep their place with v = 0, so that one key shows them; people with none above
                 are left out.
 
         Returns:
             Number of people suggested. Images that cannot be read are skipped and named in a warning.
         """
-        unread, total = [], 0
+        predict, unread, total = by_names(predict, self.skeleton), [], 0
         todo = [index for index in range(len(self.names)) if not any(self.progress(index))]
         try:
             for index in tqdm(todo, unit="image", desc="suggesting"):
@@ -383,8 +383,17 @@ class Session:
         self._people.pop(index, None)
 
     def _write(self, path: str | Path | None = None, place: bool = True) -> None:
-        self.saved = False
-        self._file.save(path)
+        if path is None:  # whether a copy succeeds says nothing about the file
+            self.saved = False
+        try:
+            self._file.save(path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"{path or self.save_to} cannot be written ({error.strerror or error}). Your labels are still here: put "
+                "that right and save again (Ctrl+S), or run session.save('ANOTHER FOLDER/labels.json')"
+            ) from error
         self.saved = True
         if place:
             self._remember()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ def images_of(images: str | Path | Sequence[str | Path]) -> tuple[Path, list[str
             raise FileNotFoundError(f"{folder}: no such folder of images")
         paths = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
         paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-        paths.sort(key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.as_posix())])
+        paths.sort(key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.as_posix())])
     else:
         paths = [Path(p) for p in images]
         folder = Path(os.path.commonpath([p.absolute().parent for p in paths])) if paths else Path()
@@ -45,12 +45,37 @@ def check_folder(labels: LabelFile, folder: Path) -> None:
         )
 
 
+def by_names(predict: Callable, skeleton: Skeleton) -> Callable[[np.ndarray], People]:
+    """Image → People with the skeleton's keypoints. Of a `Predictor`, which knows its own, they are taken by their names;
+    those that it does not know are not found."""
+    theirs = getattr(predict, "skeleton", None)
+    if theirs is None:
+        return predict
+    known = [k for k, name in enumerate(skeleton.keypoints) if name in theirs.keypoints]
+    if not known:
+        raise ValueError(
+            f"the model's keypoints are {', '.join(theirs.keypoints)}; none of them is in the skeleton "
+            f"{skeleton.name!r}: {', '.join(skeleton.keypoints)}"
+        )
+    places = [theirs.keypoints.index(skeleton.keypoints[k]) for k in known]
+
+    def predicted(image: np.ndarray) -> People:
+        people = predict([image])[0]
+        keypoints = np.zeros((len(people), skeleton.num_keypoints, 3))
+        keypoints[:, known] = people.keypoints[:, places]
+        return People(keypoints, people.scores)
+
+    return predicted
+
+
 def as_labels(people: People, shape: tuple, min_score: float, skeleton: Skeleton) -> list[list[float]]:
     """Predictions as x, y, v × K: v = 2 from `min_score` on, below it v = 0 with the place kept, zeros where not found."""
+    if not isinstance(people, People):
+        raise ValueError(f"predict gives a {type(people).__name__} for an image, not People: pass a Predictor itself")
     if people.keypoints.shape[1] != skeleton.num_keypoints:
         raise ValueError(
-            f"the model predicts {people.keypoints.shape[1]} keypoints, the skeleton {skeleton.name!r} has "
-            f"{skeleton.num_keypoints}: use the skeleton of the model"
+            f"predict gives {people.keypoints.shape[1]} keypoints, the skeleton {skeleton.name!r} has "
+            f"{skeleton.num_keypoints}: pass the Predictor itself, whose keypoints are matched by name"
         )
     scores = people.keypoints[..., 2]
     found = np.isfinite(people.keypoints).all(axis=-1) & (scores > 0)

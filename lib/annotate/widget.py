@@ -23,6 +23,8 @@ _ACTIONS = {
     "delete_person", "next_keypoint", "previous_keypoint", "select", "place", "move", "toggle_visibility",
     "delete_keypoint", "accept", "mark_done", "undo", "redo", "save",
 }  # fmt: skip
+_NOT_ABOUT_THE_PICTURE = {"look", "go_to", "save"}
+_STILL = 1000  # pixels, the longer side of the picture that stays in the notebook's file
 
 
 class Annotator(anywidget.AnyWidget):
@@ -46,29 +48,43 @@ class Annotator(anywidget.AnyWidget):
         super().__init__(figure=_figure(session.skeleton), names=list(session.names), height=height)
         self.session = session
         self._shown: int | None = None
+        self._revision = 0
         self._problem = ""
         self.refresh()
         self.on_msg(self._on_message)
 
     def refresh(self) -> None:
         """Show what the session is now, after other cells have used it; the view asks for it when it gets the focus."""
+        self._revision += self._changed_elsewhere()
         self.progress = [self.session.progress(index) for index in range(len(self.names))]
         self._show()
 
     def _repr_mimebundle_(self, **options: Any):
         """The widget, and the picture with its people for pages without a kernel."""
+        self.refresh()
         data, *rest = super()._repr_mimebundle_(**options) or ({},)
         data = {**data, "text/plain": f"Annotator: {self.session.message}"}
         if not self._problem:
-            image = read_image(self.session.path())
-            drawn = draw_people(image, self.session.people(), self.session.skeleton)
+            image, people = read_image(self.session.path()), self.session.people()
+            scale = min(1.0, _STILL / max(image.shape[:2]))
+            size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
+            people.keypoints[..., :2] = (people.keypoints[..., :2] + 0.5) * scale - 0.5
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+            drawn = draw_people(image, people, self.session.skeleton)
             data["image/jpeg"] = cv2.imencode(".jpg", drawn[..., ::-1])[1].tobytes()
         return (data, *(rest or [{}]))
 
     def _on_message(self, _, content: dict, buffers) -> None:
-        """One key or click: {"do": action, "with": arguments, "from": [view, number]}."""
+        """One key or click: {"do": action, "with": arguments, "from": [view, number], "seen": revision}.
+
+        What was meant for a picture that other cells have changed meanwhile is not done to the one that is there now.
+        """
+        if self._changed_elsewhere():
+            self.refresh()
         before, error = self.session.image_index, ""
         try:
+            if content["do"] not in _NOT_ABOUT_THE_PICTURE and content.get("seen", self._revision) != self._revision:
+                raise ValueError("this was changed elsewhere and is shown now as it stands: look, then do it again")
             self._act(content["do"], *content.get("with", ()))
         except (ValueError, OSError) as problem:
             error = str(problem)
@@ -104,15 +120,9 @@ class Annotator(anywidget.AnyWidget):
                 except (ValueError, OSError) as problem:
                     self._problem = str(problem)
             height, width = (0, 0) if self._problem else session.size()
-            self.state = {
-                "index": session.image_index,
+            self.state = self._labels() | {
+                "revision": self._revision,
                 "size": [width, height],
-                "people": [
-                    {"points": a["keypoints"], "suggested": "id" not in a, "box": a.get("bbox")}
-                    for a in session.annotations()
-                ],
-                "person": session.person,
-                "keypoint": session.keypoint,
                 "message": error or self._problem or session.message,
                 "error": bool(error or self._problem),
                 "undo": bool(session.history.done),
@@ -122,12 +132,29 @@ class Annotator(anywidget.AnyWidget):
                 "from": list(asked_by),
             }
 
+    def _labels(self) -> dict:
+        session = self.session
+        return {
+            "index": session.image_index,
+            "people": [
+                {"points": a["keypoints"], "suggested": "id" not in a, "box": a.get("bbox")}
+                for a in session.annotations()
+            ],
+            "person": session.person,
+            "keypoint": session.keypoint,
+        }
+
+    def _changed_elsewhere(self) -> bool:
+        return bool(self.state) and any(self.state[key] != now for key, now in self._labels().items())
+
 
 def picture(path: Path) -> bytes:
-    """The file as it is where browsers show it in its stored pixels; otherwise, also where EXIF turns it, as JPEG."""
+    """The file as it is where browsers show what models see; otherwise, turned by EXIF or transparent, say, as JPEG."""
     try:
         with Image.open(path) as image:
-            as_it_is = image.format in _BROWSERS_SHOW and image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+            turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            transparent = "A" in image.getbands() or "transparency" in image.info
+            as_it_is = image.format in _BROWSERS_SHOW and not turned and not transparent
     except UnidentifiedImageError:
         as_it_is = False
     if as_it_is:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from lib import files
 from lib.annotate import Annotator, Session
 from lib.annotate.labels import box_around, place_path
 from lib.annotate.widget import picture
@@ -406,6 +407,31 @@ def test_another_writer_is_noticed_and_nothing_is_lost(session, images, labels, 
     assert session.saved and len(read(tmp_path / "mine.json")["annotations"]) == 2 and labels.read_text() == theirs
 
 
+def test_a_folder_that_cannot_be_written_is_said_and_the_labels_are_rescued(session, labels, tmp_path, monkeypatch):
+    session.place(5, 6)
+    write = files.write
+
+    def refuse(path, content):
+        if path.parent == labels.parent:
+            raise PermissionError(13, "Permission denied", str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(OSError, match=r"birds.json cannot be written \(Permission denied\).*session.save\('"):
+        session.place(7, 8)
+    assert not session.saved and session.people().keypoints[0, :2].tolist() == [[5, 6, 2], [7, 8, 2]]
+    with pytest.raises(OSError, match="Permission denied"):
+        session.save(tmp_path / "copy.json")
+    session.save(tmp_path / "elsewhere/birds.json")
+    session.place(9, 10)
+    assert session.saved and read(tmp_path / "elsewhere/birds.json")["annotations"][0]["num_keypoints"] == 3
+    monkeypatch.undo()
+    labels.write_text("of somebody else")
+    with pytest.raises(FileExistsError):
+        session.save(labels)
+    assert session.saved, "a refused copy does not make the file older"
+
+
 def test_a_removed_file_is_noticed(session, labels):
     session.place(1, 1)
     labels.unlink()
@@ -439,6 +465,8 @@ def test_images_come_from_a_list_or_sub_folders(images, labels, tmp_path):
     assert Session(images, BIRD, labels).names[-1] == "more/frame_3.JPG"
     listed = Session([images / "more/frame_3.JPG", images / "frame_1.png"], BIRD, labels)
     assert listed.names == ["more/frame_3.JPG", "frame_1.png"] and listed.folder == images
+    (images / "frame_1²3.png").write_bytes((images / "frame_1.png").read_bytes())  # a digit to some, no number
+    assert len(Session(images, BIRD, labels).names) == 5
     for nothing in (tmp_path / "missing", images / ".hidden/empty", []):
         with pytest.raises(FileNotFoundError):
             Session(nothing, BIRD, labels)
@@ -544,8 +572,31 @@ def test_a_model_that_finds_nobody_suggests_nobody(session):
 
 
 def test_a_model_of_another_skeleton_is_refused(session):
-    with pytest.raises(ValueError, match="the model predicts 17 keypoints"):
+    with pytest.raises(ValueError, match="predict gives 17 keypoints.*pass the Predictor"):
         session.start_from(lambda image: People.empty(17))
+    with pytest.raises(ValueError, match="predict gives a list.*pass a Predictor"):
+        session.start_from(lambda image: [People.empty(3)])
+
+
+class Ostrich:
+    """A predictor, which knows its keypoints: other names, in another order."""
+
+    def __init__(self, *keypoints):
+        self.skeleton = Skeleton("ostrich", keypoints, (), (), (0.05,) * len(keypoints))
+
+    def __call__(self, images):
+        points = [[10 * k, 20, 0.9] for k in range(self.skeleton.num_keypoints)]
+        return [People(np.array([points]), np.ones(1)) for _ in images]
+
+
+def test_keypoints_of_a_predictor_are_taken_by_name(session):
+    assert session.start_from(Ostrich("neck", "right_wing", "beak", "tail")) == 3
+    assert session.people(suggested=True).keypoints[0].tolist() == [[20, 20, 2], [0, 0, 0], [10, 20, 2]]
+
+
+def test_a_predictor_without_any_of_the_keypoints_is_refused(session):
+    with pytest.raises(ValueError, match="model's keypoints are neck, tail; none of them is in the skeleton 'bird'"):
+        session.start_from(Ostrich("neck", "tail"))
 
 
 # -- the widget's Python side --------------------------------------------------------------------------------------------
@@ -573,6 +624,26 @@ def test_messages_do_what_the_session_does_and_errors_are_said(session, labels):
     assert send(view, "click", 5, 5, 1)["saved"] is False and "somebody else" in view.state["message"]
 
 
+def test_what_was_meant_for_a_picture_that_is_gone_is_not_done(session):
+    """Two annotators of one session, or an annotator and a cell that uses the session."""
+    first, second = Annotator(session), Annotator(session)
+    seen = second.state["revision"]
+
+    def click(action, *arguments):
+        second._on_message(None, {"do": action, "with": arguments, "from": ["view", 1], "seen": seen}, [])
+        return second.state
+
+    send(first, "next_image")
+    send(second, "look")  # the focus comes with the click, and its answer after it
+    assert click("click", 10, 20, 2)["error"] and "changed elsewhere" in second.state["message"]
+    assert second.state["index"] == 1 and len(session.people()) == 0
+    assert not click("go_to", 2)["error"] and session.image_index == 2, "an image chosen by its number"
+    seen = second.state["revision"]
+    assert len(click("click", 10, 20, 2)["people"]) == 1 and not second.state["error"]
+    session.move(1, 1) if session.placed else session.delete_person()
+    assert click("place", 10, 20, 2)["error"] and len(session.people()) == 0, "without a look before"
+
+
 def test_browsers_get_files_as_they_are_and_never_turned(tmp_path):
     stored = np.zeros((40, 64, 3), np.uint8)
     stored[:20, :32] = (255, 0, 0)
@@ -589,6 +660,14 @@ def test_browsers_get_files_as_they_are_and_never_turned(tmp_path):
         assert shown.shape == stored.shape and abs(shown[10, 10].astype(int) - (255, 0, 0)).max() < 12, name
 
 
+def test_transparent_pictures_are_shown_as_models_see_them(tmp_path):
+    stored = np.full((40, 64, 4), 200, np.uint8)
+    stored[:20, :, 3] = 0
+    Image.fromarray(stored).save(tmp_path / "hole.png")
+    shown = cv2.imdecode(np.frombuffer(picture(tmp_path / "hole.png"), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert shown.shape == (40, 64, 3) and abs(shown.astype(int) - 200).max() < 3
+
+
 def test_skeletons_of_any_kind_can_be_drawn(images, labels):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -600,10 +679,18 @@ def test_skeletons_of_any_kind_can_be_drawn(images, labels):
 
 def test_a_page_without_a_kernel_shows_the_people(images, labels, session):
     three(session)
-    shown = Annotator(session)._repr_mimebundle_()[0]
+    view = Annotator(session)
+    shown = view._repr_mimebundle_()[0]
     drawn = cv2.imdecode(np.frombuffer(shown["image/jpeg"], np.uint8), cv2.IMREAD_COLOR)
     plain = cv2.imread(str(session.path()))
     assert drawn.shape == plain.shape and (np.abs(drawn.astype(int) - plain) > 60).any()
     assert session.message in shown["text/plain"]
+    cv2.imwrite(str(session.path(1)), np.full((1500, 3000, 3), 90, np.uint8))
+    session.go_to(1)
+    session.place(1500, 750)
+    drawn = cv2.imdecode(np.frombuffer(view._repr_mimebundle_()[0]["image/jpeg"], np.uint8), cv2.IMREAD_COLOR)
+    assert drawn.shape == (500, 1000, 3), "every picture shown would make the notebook megabytes larger"
+    assert abs(drawn[250, 500].astype(int) - 90).max() > 60 and abs(drawn[20, 20].astype(int) - 90).max() < 5
+    session.go_to(0)
     session.path().write_bytes(b"no picture")
     assert "image/jpeg" not in Annotator(Session(images, BIRD, labels))._repr_mimebundle_()[0]
