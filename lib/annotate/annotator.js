@@ -3,6 +3,7 @@
 
 const REACH = 10; // CSS pixels around a point that still hit it
 const SLOW = 1500; // milliseconds without an answer until we say that the kernel is busy
+const FONT = "600 12.5px system-ui, sans-serif";
 const ROW = 26; // CSS pixels of a line in the list of images
 
 const KEYS = [
@@ -124,8 +125,13 @@ function render({ model, el }) {
   function act(action, ...args) {
     numberSent += 1;
     waiting = waiting || (action !== "move" && action !== "look");
-    model.send({ do: action, with: args, from: [id, numberSent] });
     clearTimeout(slow);
+    try {
+      model.send({ do: action, with: args, from: [id, numberSent], seen: state.revision });
+    } catch { // the connection is gone, and with it the rest of what was typed
+      [waiting, queue] = [false, []];
+      return say("The kernel has ended or was restarted: run the cell again. What was saved is in the file", true);
+    }
     slow = setTimeout(() => { root.classList.add("busy"); say("Waiting for the kernel, which is busy or has ended"); }, SLOW);
   }
   function later(task) {
@@ -283,7 +289,7 @@ function render({ model, el }) {
     if (!state || event.button === 2) return;
     canvas.setPointerCapture(event.pointerId);
     const [x, y] = local(event), point = event.button === 0 ? hit(x, y) : null;
-    drag = { x, y, lastX: x, lastY: y, point, button: event.button, far: false };
+    drag = { x, y, lastX: x, lastY: y, point, button: event.button, far: false, revision: state.revision };
     if (point && (point.person !== state.person || point.keypoint !== state.keypoint)) {
       later(() => act("select", point.person, point.keypoint));
     }
@@ -306,9 +312,10 @@ function render({ model, el }) {
   }
   function onUp(event) {
     if (!drag) return;
-    const { point, to, far, button, x, y } = drag;
+    const { point, to, far, button, x, y, revision } = drag;
     drag = null;
     lastArrow = "";
+    if (revision !== state.revision) return draw(); // it began on what is no longer there
     if (point && to) {
       state.people[point.person].points.splice(3 * point.keypoint, 2, to.x, to.y);
       later(() => act("move", to.x - point.x, to.y - point.y));
@@ -437,19 +444,21 @@ function render({ model, el }) {
       c.fillRect(x - 1, y - 1, 2, 2);
     }
     if (point?.v || focused || pointer) name(c, { k: state.keypoint, ...place }, 16);
-    if (over && (over.keypoint !== state.keypoint || over.person !== state.person)) name(c, { ...over, k: over.keypoint });
+    if (over && (over.keypoint !== state.keypoint || over.person !== state.person)) name(c, { ...over, k: over.keypoint }, 10, true);
   }
-  function name(c, p, away = 10) {
-    const [x, y] = toScreen(p.x, p.y), right = x + 130 < canvas.clientWidth;
-    const text = words(figure.keypoints[p.k]), colour = rgb(figure.keypoint_colours[p.k]);
-    label(c, x + (right ? away : -away), y + (y > 26 ? -14 : 18), text, right ? "left" : "right", colour);
+  function name(c, p, away = 10, below = false) { // below: what is under the mouse does not hide what comes next
+    const [x, y] = toScreen(p.x, p.y), text = words(figure.keypoints[p.k]), colour = rgb(figure.keypoint_colours[p.k]);
+    c.font = FONT;
+    const right = x + away + 27 + c.measureText(text).width < canvas.clientWidth;
+    label(c, x + (right ? away : -away), y + (below || y <= 26 ? 18 : -14), text, right ? "left" : "right", colour);
   }
   function label(c, x, y, text, align, swatch = null, colour = "#fff") {
-    c.font = "600 12.5px system-ui, sans-serif";
+    c.font = FONT;
     c.textAlign = "left";
     c.textBaseline = "middle";
     const indent = swatch ? 20 : 7, width = c.measureText(text).width + indent + 7;
-    const left = align === "left" ? x : align === "right" ? x - width : x - width / 2;
+    const wanted = align === "left" ? x : align === "right" ? x - width : x - width / 2;
+    const left = Math.max(2, Math.min(wanted, canvas.clientWidth - width - 2));
     c.fillStyle = "rgba(15, 17, 21, 0.85)";
     c.beginPath();
     c.roundRect(left, y - 10, width, 20, 5);
@@ -543,7 +552,11 @@ function render({ model, el }) {
     draw();
   }
   const onFocus = (event) => { if (!root.contains(event.relatedTarget) && state) later(() => act("look")); draw(); };
-  const resized = new ResizeObserver(() => { root.classList.toggle("narrow", root.clientWidth < 660); if (view.fitted) fit(); draw(); if (state) showList(); });
+  function showWidth() {
+    root.classList.toggle("narrow", root.clientWidth < 660);
+    root.classList.toggle("slim", root.clientWidth < 480);
+  }
+  const resized = new ResizeObserver(() => { showWidth(); if (view.fitted) fit(); draw(); if (state) showList(); });
   const listeners = [["change:state", receive], ["change:picture", showPicture],
     ["change:progress", () => state && showControls()]];
   listeners.forEach(([name, call]) => model.on(name, call));
