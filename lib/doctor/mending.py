@@ -47,7 +47,9 @@ class Case(NamedTuple):
 
 
 def check_target(file: str | Path, out: str | Path) -> None:
-    """ValueError if the copy would take the place of the file itself."""
+    """ValueError if the copy would take the place of the file itself, or of a folder."""
+    if Path(out).is_dir():
+        raise ValueError(f"{out} is a folder: choose another name for the repaired copy")
     if Path(out).resolve() == Path(file).resolve() or (Path(out).exists() and Path(out).samefile(file)):
         raise ValueError(f"{out}: the repaired copy must not replace the file itself, choose another name")
 

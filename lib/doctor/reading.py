@@ -274,9 +274,13 @@ def usable_skeleton(category: dict) -> Skeleton:
 
 def _decode(path: Path) -> tuple[Any, bool]:
     data = path.read_bytes()
+    if data.startswith(b"PK\x03\x04"):
+        raise ValueError(
+            f"{path} is a zip: `python -m lib convert {path} labels.json` reads it, the doctor wants that file"
+        )
     try:
         return msgspec.json.decode(data), True
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # Python's reader knows NaN, Infinity and byte order marks, and says where a fault is
         try:
             return json.loads(data), False
@@ -288,7 +292,8 @@ def _check_lists(path: Path, content: Any) -> None:
     if isinstance(content, list):
         results = content and isinstance(content[0], dict) and "score" in content[0]
         what = "results of a model" if results else "a bare list"
-        raise ValueError(f"{path} holds {what}, not a COCO file: the doctor wants an object with {', '.join(TABLES)}")
+        hint = "" if results else f"; if a tool exported it, `python -m lib convert {path} labels.json` makes one of it"
+        raise ValueError(f"{path} holds {what}, not a COCO file with {', '.join(TABLES)}{hint}")
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__} {str(content)[:40]!r}, not a COCO file")
     for table in TABLES:

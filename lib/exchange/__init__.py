@@ -48,7 +48,7 @@ def convert(source: str, target: str, kind: str = "auto", images: str | None = N
         raise ValueError(f"aliases {aliases} say which name becomes which: give the skeleton they lead to as well")
     coco, changes = read_any(source, kind, images)
     if skeleton:
-        coco, mapped = remap(coco, Skeleton.named(skeleton), _read_aliases(aliases), category)
+        coco, mapped = remap(coco, _skeleton(skeleton), _read_aliases(aliases), category)
         changes.include(mapped)
     if Path(target).suffix == ".zip":
         changes.include(write_cvat_zip(target, coco, subset, images))
@@ -68,8 +68,9 @@ def merge(target: str, first: str, second: str, more: list[str] | None = None, i
         target: the .json file to write.
         first: an export of any tool (see convert); its order and spelling of keypoints stay.
         second: another one.
-        more: further ones.
-        images: one folder of pictures for each, in this order; file names then start from the folder above them all.
+        more: further ones, as in --more+ c.json --more+ d.json.
+        images: one folder of pictures for each, in this order, as in --images+ a --images+ b; file names then start from
+            the folder above them all.
         same_images: a file name that stands in two of them is one picture, annotated in both.
     """
     sources = [first, second, *(more or ())]
@@ -99,14 +100,25 @@ def cvat_labels_file(skeleton: str, target: str) -> None:
         target: the .json file to write.
     """
     _check_target(target, [skeleton], ".json")
-    labels = cvat_labels(Skeleton.named(skeleton))
+    labels = cvat_labels(_skeleton(skeleton))
     files.write(target, msgspec.json.format(msgspec.json.encode(labels)))
     print(f"{target}: label {labels[0]['name']!r} with {len(labels[0]['sublabels'])} points")
+
+
+def _skeleton(name: str) -> Skeleton:
+    """`Skeleton.named`, whose files people write by hand: whatever is wrong in them becomes one line."""
+    try:
+        return Skeleton.named(name)
+    except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(said if name in said else f"{name}: not a skeleton: {said}") from None
 
 
 def _check_target(target: str, sources: list[str], *suffixes: str) -> None:
     if Path(target).suffix not in suffixes:
         raise ValueError(f"{target}: the target is a {' or a '.join(suffixes)} file")
+    if Path(target).is_dir():
+        raise ValueError(f"{target} is a folder: choose another name for the target")
     if any(Path(target).resolve() == Path(source).resolve() for source in sources):
         raise ValueError(f"{target}: this is the source, which is never changed; choose another target")
 
@@ -114,7 +126,10 @@ def _check_target(target: str, sources: list[str], *suffixes: str) -> None:
 def _read_aliases(path: str | None) -> dict[str, str] | None:
     if path is None:
         return None
-    content = yaml.safe_load(Path(path).read_text())
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(v, str) for v in (*content, *content.values())):
         raise ValueError(f"{path}: aliases are written as one `their_name: our_name` a line")
     return content

@@ -33,7 +33,7 @@ def cvat_labels(skeleton: Skeleton) -> list[dict]:
         ValueError: a name holds one of `" < > &`; CVAT puts names into the SVG and replaces them there as plain text.
     """
     for name in (skeleton.name, *skeleton.keypoints):
-        if _UNSAFE.search(name) or not name.strip():
+        if not isinstance(name, str) or _UNSAFE.search(name) or not name.strip():
             raise ValueError(f'CVAT cannot have a label called {name!r}: rename it without ", <, > and &')
     colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in palette(skeleton)[0]]
     sublabels = [{"name": name, "type": "points", "color": colour, "attributes": []}

@@ -8,6 +8,7 @@ by it, and trainers leave out what has none. 0.53 is MMPose's figure for COCO pe
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -35,6 +36,7 @@ from lib.exchange.names import unique
 from lib.exchange.pictures import file_names, picture_size
 
 LARGEST_ID = 2**53  # beyond, JavaScript tools round
+LARGEST_SIDE = 10**6  # pixels
 SLOW = 50_000  # from so many figures on, a bar says how far it is
 
 Row = dict[str, Any]
@@ -89,7 +91,7 @@ def _numbers(rows: list[Row], what: str, source: str, changes: Changes) -> list[
     plain = [_plain(i) for i in ids]
     repeated = len(set(plain)) < len(plain)
     if repeated and what != "annotation":
-        twice = next(i for k, i in enumerate(plain) if i in plain[:k])
+        twice = Counter(plain).most_common(1)[0][0]
         raise ValueError(f"{source}: two {what} entries have the id {twice}: nobody can tell which one is meant")
     if not repeated and all(type(i) is int and 1 <= i < LARGEST_ID for i in plain):
         if plain != ids or not set(map(type, ids)) <= {int}:
@@ -105,11 +107,11 @@ def _images(rows: list[Row], used: set, source: str, changes: Changes, folder: P
     names = file_names(rows, changes, folder)
     for number, row, name in zip(_numbers(rows, "image", source, changes), rows, names):
         key, size = _plain(row.get("id")), (_whole(row.get("width")), _whole(row.get("height")))
-        if min(side or 0 for side in size) <= 0:
+        if not all(0 < (side or 0) < LARGEST_SIDE for side in size):
             size = picture_size(folder, name) if folder else None
             if not size and key in used:
-                raise ValueError(f"{source}: image {row.get('id')} ({name}) is given as {row.get('width')}×"
-                                 f"{row.get('height')} pixels: say --images FOLDER, so that its size can be read")  # fmt: skip
+                raise ValueError(f"{source}: image {row.get('id')} ({name}) is given as {row.get('width')!s:.20}×"
+                                 f"{row.get('height')!s:.20} pixels: say --images FOLDER, so that its size can be read")  # fmt: skip
             if not size:
                 changes.add("image without annotations and size left out (--images keeps it)", name, "warning")
                 continue
@@ -192,6 +194,9 @@ def _annotation(row: Row, number: int, image: Image, category: Category, changes
     if type(crowd) is not int or crowd != a.iscrowd:
         say("iscrowd that is not 0 or 1", f"{crowd} → {a.iscrowd}")
     values = row.get("keypoints") or []
+    if not isinstance(values, list):
+        say("keypoints that are no list left out", f"{values!r:.40}", "severe")
+        values = []
     if category.keypoints:
         a.keypoints = _points(_fitted(values, 3 * len(category.keypoints), say), say)
         a.num_keypoints = sum(v > 0 for v in a.keypoints[2::3])
@@ -239,7 +244,7 @@ def _points(values: list, say: Say) -> list:
     """Finite coordinates and a visibility of 0, 1 or 2; x and y of v = 0 stay."""
     seen = values[2::3]
     clean = set(map(type, values)) <= {int, float} and set(map(type, seen)) <= {int} and set(seen) <= {0, 1, 2}
-    if not clean or not math.isfinite(sum(values)):
+    if not clean or not _finite(values):
         values = [n for x, y, v in zip(values[0::3], values[1::3], seen) for n in _point(x, y, v, say)]
     if any(not v and (x or y) for x, y, v in zip(values[0::3], values[1::3], values[2::3])):
         say("a position with v = 0: kept, not labelled")
@@ -273,7 +278,7 @@ def _segmentation(given: Any, image: Image, say: Say) -> list | Rle:
         polygons = [polygons]
         say("polygon that is not in a list")
     kept = [p for p in polygons if len(p) >= 6 and len(p) % 2 == 0
-            and set(map(type, p)) <= {int, float} and math.isfinite(sum(p))]  # fmt: skip
+            and set(map(type, p)) <= {int, float} and _finite(p)]  # fmt: skip
     if len(kept) < len(polygons):
         say("polygon of fewer than three points left out", severity="warning")
     return kept
@@ -303,6 +308,13 @@ def _compressed(mask: Rle) -> dict:
     if isinstance(mask.counts, str):
         return {"size": mask.size, "counts": mask.counts.encode()}
     return coco_mask.frPyObjects({"size": list(mask.size), "counts": mask.counts}, *mask.size)
+
+
+def _finite(values: list) -> bool:
+    try:
+        return math.isfinite(sum(values))
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def _number(value: Any) -> int | float | None:

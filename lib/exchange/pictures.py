@@ -26,7 +26,11 @@ def file_names(rows: list[dict[str, Any]], changes: Changes, folder: Path | None
         given = row.get("file_name") or row.get("path")
         if not isinstance(given, str) or not given.strip("./\\ "):
             raise ValueError(f"image {row.get('id')} has the file_name {given!r}: every image needs one")
-        name, there = _inside(given, folder)
+        try:
+            name, there = _inside(given, folder)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"image {row.get('id')} has a file_name that no file can have, {given!r:.60}: "
+                             f"{getattr(error, 'strerror', None) or 'it holds what names cannot hold'}") from None  # fmt: skip
         if name != given:
             changes.add("file name made relative to the folder of the pictures", f"{given} → {name}")
         if not there:

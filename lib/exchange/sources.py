@@ -104,6 +104,7 @@ def recognise(content: Any) -> tuple[str, str]:
 
 
 def _read(source: str, content: Any, kind: str, images: Path | None, changes: Changes) -> CocoFile:
+    tool = kind
     try:
         tool, sign = recognise(content) if kind == "auto" else (kind, "as you said")
         changes.title = f"{tool} ({sign})"
@@ -116,8 +117,8 @@ def _read(source: str, content: Any, kind: str, images: Path | None, changes: Ch
         return normalise(KINDS[tool](content, changes), source, changes, images)
     except ValueError as error:
         raise ValueError(str(error) if source in str(error) else f"{source}: {error}") from None
-    except (TypeError, AttributeError, KeyError, IndexError) as error:
-        raise ValueError(f"{source}: not as {kind} is written: {type(error).__name__} {error}") from error
+    except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
+        raise ValueError(f"{source}: not as {tool} writes it: {type(error).__name__} {error}") from error
 
 
 def _documents(path: Path) -> dict[str, Any]:
@@ -128,6 +129,9 @@ def _documents(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            if file.read(4) == b"PK\x03\x04":
+                raise ValueError(f"{path}: a zip whose end is missing; export or copy it again")
         return {"": _decoded(path, path.read_bytes())}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -157,7 +161,10 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
     for entry in entries:
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise ValueError(f"{path}: {entry.filename!r} is a link; links in archives are refused")
-        files.inside(path.parent / PurePosixPath(path.name + ".unpacked"), entry.filename)
+        try:
+            files.inside(path.parent / PurePosixPath(path.name + ".unpacked"), entry.filename)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
         if entry.filename.endswith(".json") and (entry.file_size > MAX_JSON or entry.file_size > max(
                 FREE_JSON, MAX_RATIO * entry.compress_size)):  # fmt: skip
             raise ValueError(f"{path}: {entry.filename!r} would unpack from {entry.compress_size} to {entry.file_size} "
@@ -168,10 +175,12 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
 def _decoded(name: str | Path, content: bytes) -> Any:
     """JSON, also with a byte order mark, and with the NaN that some tools write, as null."""
     content = content.removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise ValueError(f"{name}: empty; export or copy it again")
     try:
         return msgspec.json.decode(content)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
             return json.loads(content, parse_constant=lambda _: None)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: not a JSON file: {error}") from None

@@ -34,6 +34,8 @@ def save(path, data):
         ("[" * 100_000, "not a JSON file"),
         ("3", "holds int"),
         ("[]", "a bare list"),
+        ('[{"id": 1, "annotations": []}]', "python -m lib convert"),
+        ("PK\x03\x04", "is a zip: `python -m lib convert"),
         ('[{"image_id": 1, "score": 0.5}]', "results of a model"),
         ("{}", "'images' is missing"),
         ('{"images": [], "categories": [], "annotations": null}', "'annotations' is null"),
@@ -45,6 +47,16 @@ def test_no_coco_file_is_one_sentence(tmp_path, text, words, capsys):
     assert main(["doctor", str(path)]) == 1
     error = capsys.readouterr().err
     assert words in error and str(path) in error and error.count("\n") == 1
+
+
+def test_another_encoding_and_a_folder_for_the_copy(tmp_path, capsys):
+    path = tmp_path / "a.json"
+    path.write_bytes('{"images": [{"file_name": "k\xe4se.jpg"}]}'.encode("latin-1"))
+    assert main(["doctor", str(path)]) == 1
+    assert f"{path} is not a JSON file: 'utf-8'" in capsys.readouterr().err
+    assert main(["doctor", str(save(path, content())), "--fix", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert f"{tmp_path} is a folder" in captured.err and not captured.out
 
 
 def test_no_file_no_folder_no_memory(tmp_path, monkeypatch):

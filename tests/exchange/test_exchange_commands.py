@@ -144,3 +144,56 @@ def test_the_page_about_it_names_the_commands():
     page = (COMPOSE.parent / "README.md").read_text()
     for words in ("docker compose up", "SECRET_KEY", "127.0.0.1:5000", "python -m lib convert", "skeleton"):
         assert words in page
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b" \n", "is.json: empty; export or copy it again"),
+        (b'{"file_name": "k\xe4se.jpg"}', "is.json: not a JSON file: 'utf-8'"),
+        (b"[" * 100_000, "is.json: not a JSON file: maximum recursion"),
+        (b"PK\x03\x04 and no more", "is.json: a zip whose end is missing"),
+        (
+            b'[{"id": 7, "data": {"image": "a.jpg"}, "annotations": [5]}]',
+            "is.json: task 7 is not as Label Studio writes it",
+        ),
+        (b'{"images": [5], "annotations": [], "categories": []}', "is.json: info, images and categories do not hold"),
+    ],
+)
+def test_files_of_another_kind_are_refused_in_one_line(tmp_path, capsys, content, message):
+    (tmp_path / "is.json").write_bytes(content)
+    assert run("convert", tmp_path / "is.json", tmp_path / "ours.json") == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and not (tmp_path / "ours.json").exists()
+
+
+def test_impossible_numbers_and_names_in_an_export(tmp_path, capsys):
+    huge = 10**400
+    row = {"annotations__0__keypoints": [huge, 5, 2, 6, 6, 2, 7, 7, 2], "annotations__1__keypoints": "none",
+           "annotations__2__segmentation": [[huge, 1, 2, 3, 4, 5]]}  # fmt: skip
+    source = save(tmp_path / "export.json", coco_annotator(**row))
+    assert run("convert", source, tmp_path / "ours.json") == 0
+    out = capsys.readouterr().out
+    assert "coordinates that are not numbers: v = 0" in out and "keypoints that are no list left out" in out
+    assert read_coco(tmp_path / "ours.json").annotations[0].keypoints[:6] == [0, 0, 0, 6, 6, 2]
+    for key, value, message in (
+        ("width", huge, "say --images FOLDER"),
+        ("file_name", "a" * 300, "that no file can have"),
+    ):
+        source = save(tmp_path / "export.json", coco_annotator(**{f"images__0__{key}": value, "images__0__path": ""}))
+        assert run("convert", source, tmp_path / "other.json", *(["--images", tmp_path] * (key == "file_name"))) == 1
+        assert message in (error := capsys.readouterr().err) and "export.json: image" in error and len(error) < 400
+
+
+@pytest.mark.parametrize("text", ["a: [b", "name: x\nkeypoints: [1, 2]\nlimbs: [[0, 1]]", "\xff", "- x"])
+def test_what_people_write_by_hand_is_named_when_it_is_wrong(tmp_path, capsys, text):
+    source = save(tmp_path / "export.json", coco_annotator())
+    (tmp_path / "mine.yaml").write_bytes(text.encode("latin-1"))
+    (tmp_path / "folder.json").mkdir()
+    for arguments in (["convert", source, tmp_path / "o.json", "--skeleton", tmp_path / "mine.yaml"],
+                      ["convert", source, tmp_path / "o.json", "--skeleton", "coco17", "--aliases", tmp_path / "mine.yaml"],
+                      ["cvat-labels", tmp_path / "mine.yaml", tmp_path / "o.json"]):  # fmt: skip
+        assert run(*arguments) == 1
+        error = capsys.readouterr().err.strip()
+        assert "mine.yaml" in error and "\n" not in error and not (tmp_path / "o.json").exists()
+    assert run("convert", source, tmp_path / "folder.json") == 1 and "is a folder" in capsys.readouterr().err

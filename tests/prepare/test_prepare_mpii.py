@@ -133,6 +133,8 @@ def test_a_second_run_changes_nothing_and_other_settings_what_they_say(archives,
     (tmp_path / "names.txt").write_text("0003.jpg\ntest.jpg\nother.jpg\n")
     with pytest.raises(ValueError, match="2 of 3 names are no annotated training images.*other.jpg"):
         prepare.prepare_mpii(folder, unpacked=True, val_list=tmp_path / "names.txt")
+    with pytest.raises(FileNotFoundError, match="u12_1.mat is missing: --unpacked expects it there"):
+        prepare.prepare_mpii(tmp_path / "elsewhere", unpacked=True)
 
 
 def test_crops_of_another_annotation_file_are_cut_again(archives, tmp_path):
