@@ -125,7 +125,7 @@ class Diagnosis:
 
 
 def _as_text(finding: Finding) -> str:
-    lines = [f"{finding.severity:8}{finding.count:7,} {finding.message} [{finding.code}]"]
+    lines = [f"{finding.severity:8}{finding.count:7,} × {finding.message} [{finding.code}]"]
     lines += [textwrap.shorten(example.text, 110, placeholder=" …") for example in _told(finding)]
     return f"\n{' ' * 16}".join([*lines, f"→ {_remedy(finding)}"])
 

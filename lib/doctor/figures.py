@@ -65,8 +65,9 @@ def places(labels: Labels) -> Iterator[Hit]:
     tiny &= (labels.extents[:, 2:] > labels.extents[:, :2]).any(axis=1) & (labels.image_sizes > 16).all(axis=1)
     yield from where("fractions", tiny, lambda row: "keypoints reach to {2:.2g}, {3:.2g}".format(*labels.extents[row]))
     yield from _keypoints(labels, "labelled_at_origin", _at_origin)
-    yield from _keypoints(labels, "keypoints_outside", lambda f: _outside(f, labels.image_sizes[f.rows]),
-                          lambda f, p, k: " at {:.0f}, {:.0f}".format(*f.keypoints[p, k, :2]))  # fmt: skip
+    if not labels.apart.any():
+        yield from _keypoints(labels, "keypoints_outside", lambda f: _outside(f, labels.image_sizes[f.rows]),
+                              lambda f, p, k: " at {:.0f}, {:.0f}".format(*f.keypoints[p, k, :2]))  # fmt: skip
 
 
 def boxes_present(labels: Labels) -> Iterator[Hit]:
@@ -84,11 +85,20 @@ def boxes_fit(labels: Labels) -> Iterator[Hit]:
     corners = labels.boxes + np.pad(labels.boxes[:, :2], ((0, 0), (2, 0)))  # x0, y0, x1, y1
     over = np.maximum(-corners[:, :2], corners[:, 2:] - labels.image_sizes).max(axis=1)
     yield from where("box_outside", over > PIXEL, lambda row: f"reaches {over[row]:.0f} pixels out of the image")
+    yield from where("boxes_apart", labels.apart, lambda row: _beside(labels.boxes[row], labels.extents[row]))
+    if labels.apart.any():
+        return
     slack = PIXEL + BOX_SLACK * labels.boxes[:, 2:].max(axis=1)
     told = lambda f: _outside(f, labels.image_sizes[f.rows]) | _at_origin(f)
     yield from _keypoints(
         labels, "box_misses_keypoints", lambda f: _beyond(f, corners[f.rows], slack[f.rows]) & ~told(f)
     )
+
+
+def _beside(box: np.ndarray, extent: np.ndarray) -> str:
+    (x, y), (u, v) = box[:2] + box[2:] / 2, (extent[:2] + extent[2:]) / 2
+    turned = (abs(np.array([v, u]) - (x, y)) < box[2:] / 2).all()
+    return f"box at {x:.3g}, {y:.3g}, keypoints at {u:.3g}, {v:.3g}" + "; x, y exchanged?" * bool(turned)
 
 
 def areas(labels: Labels) -> Iterator[Hit]:

@@ -167,6 +167,8 @@ KINDS = {
     "box_outside": Kind(A, "warning", "boxes that reach out of the image", "cut at the border", severe_share=0.05),
     "box_misses_keypoints": Kind(A, "warning", "boxes that do not hold their keypoints", "grown to hold them",
                                  severe_share=0.2),
+    "boxes_apart": Kind(A, "severe", "boxes beside their keypoints, in most of the file: the two are not measured alike",
+                        "export again: another size of picture, fractions, or x and y exchanged?", False),
     "area_missing": Kind(A, "severe", "annotations without an area: OKS divides by it", "the polygon's, or 0.53 of the box"),
     "crowd_flag": Kind(A, "severe", "annotations whose iscrowd is neither 0 nor 1", "true and numbers above 0 become 1, others 0"),
     "crowd_with_keypoints": Kind(A, "warning", "crowds with keypoints: training and score ignore them",
@@ -174,7 +176,7 @@ KINDS = {
     "person_twice": Kind(A, "warning", "annotations that repeat another's keypoints", "the repetition is " + DROPPED,
                          severe_share=0.05),
     "person_nearly_twice": Kind(A, "warning", "annotations nearly equal to another: one person twice?", LOOK, False),
-    "image_empty": Kind(I, "note", "images without annotations", "none needed where nobody is there", False),
+    "image_empty": Kind(I, "note", "images without annotations", "fine where nobody is to be seen", False),
     # left and right
     "sides_exchanged": Kind(A, "severe", "left and right are exchanged in most visible faces: in the whole file",
                             "exchanged back"),

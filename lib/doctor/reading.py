@@ -166,6 +166,21 @@ class Labels:
             extents[group.rows] = group.extents
         return extents
 
+    @cached_property
+    def apart(self) -> np.ndarray:
+        """(A,) bool: boxes that lie beside their figure, if that is so in most of the file; else nowhere.
+
+        Then boxes and keypoints are not measured alike, and neither may be mended by the other.
+        """
+        x0, y0, x1, y1 = self.extents.T
+        middle = np.stack([x0 + x1, y0 + y1], axis=1) / 2
+        both = (
+            ~np.isnan(self.boxes).any(axis=1) & (self.labelled_counts >= 3) & (np.maximum(x1, y1) > 2)
+        )  # no fractions
+        beyond = (middle < self.boxes[:, :2]) | (middle > self.boxes[:, :2] + self.boxes[:, 2:])
+        apart = both & beyond.any(axis=1)
+        return apart & (apart.sum() > max(10, both.sum() / 3))
+
     def picture(self, row: int) -> Any:
         """What a look at an image's picture told, None if nobody looked."""
         name = self.images[row].get("file_name")

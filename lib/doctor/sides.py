@@ -47,7 +47,7 @@ class Relation(NamedTuple):
 def sides(labels: Labels) -> Iterator[Hit]:
     """What is exchanged in the whole file: some mirror pairs, or everybody; else single faces and limbs."""
     for group in labels.figures:
-        if disorder(group):
+        if labels.apart.any() or disorder(group):
             continue
         turn, found = handedness(group), relations(group)
         mirrored, fine = turn > CLEAR, turn < -CLEAR

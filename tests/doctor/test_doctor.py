@@ -269,6 +269,31 @@ def test_the_viewers_left_is_told_from_a_whole_exchange(tmp_path):
     assert len(from_behind) > 10 and all(after[a["id"]] == a["keypoints"] for a in from_behind)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda k, w, h: [k[1], k[0]],
+        lambda k, w, h: [k[0] * 0.4, k[1] * 0.4],
+    ],
+    ids=["x and y exchanged", "of smaller pictures"],
+)
+def test_keypoints_that_are_measured_otherwise_are_not_mended_by_their_boxes(broken, healthy, tmp_path, change):
+    def all_of_them(content):
+        sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
+        for a in content["annotations"]:
+            k = a["keypoints"]
+            for i in range(0, len(k), 3):
+                k[i : i + 2] = change(k[i : i + 2], *sizes[a["image_id"]])
+
+    file, out = broken(all_of_them), tmp_path / "mended.json"
+    found = examine(file)
+    assert found.severe and found["boxes_apart"].count > 10, str(found)
+    assert not {"keypoints_outside", "box_misses_keypoints", "sides_exchanged", "pair_exchanged"} & found.codes().keys()
+    repair(file, out)
+    before, after = (json.loads(path.read_text())["annotations"] for path in (file, out))
+    assert [(a["keypoints"], a["bbox"]) for a in before] == [(a["keypoints"], a["bbox"]) for a in after]
+
+
 TEN = {"annotation_id_twice": 1, "unknown_image": 1, "num_keypoints": 1, "labelled_at_origin": 1, "keypoints_outside": 1,
        "box_misses_keypoints": 1, "area_missing": 1, "person_twice": 1, "image_name": 1, "visibility": 1,
        "skeleton_links": 1, "face_mirrored": 1}  # fmt: skip

@@ -143,7 +143,7 @@ def test_exit_status_and_text(tmp_path, capsys):
     data["annotations"][0]["area"] = 0
     assert main(["doctor", str(save(path, data))]) == 1
     out = capsys.readouterr().out
-    assert "1 annotations without an area" in out and "annotation 1 in '<b>0</b>.jpg'" in out and "--fix:" in out
+    assert "1 × annotations without an area" in out and "annotation 1 in '<b>0</b>.jpg'" in out and "--fix:" in out
 
 
 def test_report(tmp_path):
