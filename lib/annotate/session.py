@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
+from threading import RLock
 
 import msgspec
 import numpy as np
 from tqdm.auto import tqdm
 
 from lib.annotate.history import Cursor, History, Step
-from lib.annotate.labels import LabelFile, Place, derive, read_place, write_place
+from lib.annotate.labels import LabelFile, Place, derive, place_path, read_place, write_place
 from lib.annotate.sources import as_labels, by_names, check_folder, images_of
 from lib.data.augment import read_image
 from lib.data.coco import CocoFile
@@ -73,6 +74,7 @@ class Session:
         self._suggested = place.suggestions
         self._people: dict[int, list[dict]] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
+        self._lock = RLock()  # JupyterLab answers the widget in a thread of its own while a cell runs
         self.history = History()
         self.saved, self.message = True, ""
         self.image_index, self.person, self.keypoint = 0, None, 0
@@ -332,8 +334,7 @@ class Session:
                 except (OSError, ValueError) as error:
                     unread.append(str(error))
                     continue
-                self._suggest(index, as_labels(predict(image), image.shape, min_score, self.skeleton))
-                total += self.progress(index)[1]
+                total += self._suggest(index, as_labels(predict(image), image.shape, min_score, self.skeleton))
         finally:  # what there is when somebody interrupts stays
             self._remember()
             self._go(self.image_index)
@@ -358,17 +359,18 @@ class Session:
     def _edit(self, text: str, join: bool = False) -> Iterator[list[dict]]:
         """Change the people of the current image inside; afterwards the step can be undone and the file is written."""
         size = self.size()  # an image that cannot be shown is not annotated either
-        people = self._load(self.image_index)
-        before, cursor = deepcopy(people), (self.person, self.keypoint)
-        try:
-            yield people
-        except BaseException:
-            self._people[self.image_index] = before
-            self.person, self.keypoint = cursor
-            raise
-        cursors = cursor, (self.person, self.keypoint)
-        self.history.add(Step(self.image_index, text, before, deepcopy(people), *cursors), join)
-        self._store(self.image_index, size, before)
+        with self._lock:
+            people = self._load(self.image_index)
+            before, cursor = deepcopy(people), (self.person, self.keypoint)
+            try:
+                yield people
+            except BaseException:
+                self._people[self.image_index] = before
+                self.person, self.keypoint = cursor
+                raise
+            cursors = cursor, (self.person, self.keypoint)
+            self.history.add(Step(self.image_index, text, before, deepcopy(people), *cursors), join)
+            self._store(self.image_index, size, before)
 
     def _store(self, index: int, size: tuple[int, int], before: list[dict]) -> None:
         name, people = self.names[index], self._people[index]
@@ -378,29 +380,39 @@ class Session:
         self._suggested[name] = left
         self._write(place=changed)
 
-    def _suggest(self, index: int, figures: list[list[float]]) -> None:
-        self._suggested[self.names[index]] = figures
-        self._people.pop(index, None)
+    def _suggest(self, index: int, figures: list[list[float]]) -> int:
+        with self._lock:
+            if any(self.progress(index)):
+                return 0  # annotated while we were at it
+            self._suggested[self.names[index]] = figures
+            self._people.pop(index, None)
+        return len(figures)
 
     def _write(self, path: str | Path | None = None, place: bool = True) -> None:
-        if path is None:  # whether a copy succeeds says nothing about the file
-            self.saved = False
-        try:
+        self.saved = self.saved and path is not None  # whether a copy succeeds says nothing about the file
+        with self._writing(path or self.save_to):
             self._file.save(path)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise OSError(
-                f"{path or self.save_to} cannot be written ({error.strerror or error}). Your labels are still here: put "
-                "that right and save again (Ctrl+S), or run session.save('ANOTHER FOLDER/labels.json')"
-            ) from error
         self.saved = True
         if place:
             self._remember()
 
     def _remember(self) -> None:
-        suggestions = {name: figures for name, figures in self._suggested.items() if figures}
-        write_place(self.save_to, Place(self.name, sorted(self._file.done), suggestions))
+        with self._writing(place_path(self.save_to)):
+            suggestions = {name: figures for name, figures in self._suggested.items() if figures}
+            write_place(self.save_to, Place(self.name, sorted(self._file.done), suggestions))
+
+    @contextmanager
+    def _writing(self, path: str | Path) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except FileExistsError:
+            raise
+        except OSError as error:
+            text = (
+                "Your work is still here: put that right and press Ctrl+S, or run session.save('ELSEWHERE/labels.json')"
+            )
+            raise OSError(f"{path} cannot be written ({error.strerror or error}). {text}") from error
 
     def _restore(self, index: int, people: list[dict], cursor: Cursor, text: str) -> None:
         elsewhere = index != self.image_index

@@ -51,19 +51,15 @@ def by_names(predict: Callable, skeleton: Skeleton) -> Callable[[np.ndarray], Pe
     theirs = getattr(predict, "skeleton", None)
     if theirs is None:
         return predict
-    known = [k for k, name in enumerate(skeleton.keypoints) if name in theirs.keypoints]
-    if not known:
-        raise ValueError(
-            f"the model's keypoints are {', '.join(theirs.keypoints)}; none of them is in the skeleton "
-            f"{skeleton.name!r}: {', '.join(skeleton.keypoints)}"
-        )
-    places = [theirs.keypoints.index(skeleton.keypoints[k]) for k in known]
+    places = [theirs.keypoints.index(name) if name in theirs.keypoints else -1 for name in skeleton.keypoints]
+    if max(places) < 0:
+        raise ValueError(f"the model's keypoints are {', '.join(theirs.keypoints)}; none of them is in the skeleton "
+                         f"{skeleton.name!r}: {', '.join(skeleton.keypoints)}")  # fmt: skip
 
     def predicted(image: np.ndarray) -> People:
         people = predict([image])[0]
-        keypoints = np.zeros((len(people), skeleton.num_keypoints, 3))
-        keypoints[:, known] = people.keypoints[:, places]
-        return People(keypoints, people.scores)
+        with_none = np.pad(people.keypoints, ((0, 0), (0, 1), (0, 0)))  # zeros at the end, for those it does not know
+        return People(with_none[:, places], people.scores)
 
     return predicted
 

@@ -420,6 +420,10 @@ def test_a_folder_that_cannot_be_written_is_said_and_the_labels_are_rescued(sess
     with pytest.raises(OSError, match=r"birds.json cannot be written \(Permission denied\).*session.save\('"):
         session.place(7, 8)
     assert not session.saved and session.people().keypoints[0, :2].tolist() == [[5, 6, 2], [7, 8, 2]]
+    with pytest.raises(OSError, match=r"birds.annotator cannot be written"):
+        session.next_image()
+    with pytest.raises(OSError):
+        session.previous_image()
     with pytest.raises(OSError, match="Permission denied"):
         session.save(tmp_path / "copy.json")
     session.save(tmp_path / "elsewhere/birds.json")
@@ -564,6 +568,20 @@ def test_suggestions_survive_an_interruption(session, images, labels):
     with pytest.raises(KeyboardInterrupt):
         session.start_from(slow)
     assert Session(images, BIRD, labels).progress(0) == (0, 2, False)
+
+
+def test_who_annotates_while_the_model_looks_is_not_disturbed(session):
+    """JupyterLab runs the widget beside a cell that takes long."""
+
+    def slow(image):
+        if not session.progress(0)[0]:
+            session.place(5, 6)  # on the very image that the model is looking at
+            session.go_to(2)
+            session.place(7, 8)
+        return predict(image)
+
+    assert session.start_from(slow) == 2 and session.image_index == 2
+    assert [session.progress(i) for i in range(3)] == [(1, 0, False), (0, 2, False), (1, 0, False)]
 
 
 def test_a_model_that_finds_nobody_suggests_nobody(session):
