@@ -141,18 +141,13 @@ def _by_picture(coco: CocoFile, category_id: int, order: Sequence[int]) -> dict[
     for a in coco.annotations:
         if a.category_id == category_id and not a.iscrowd and a.keypoints and any(a.keypoints[2::3]):
             keypoints = np.reshape(np.array(a.keypoints, float), (-1, 3))[list(order)]
-            people[names[a.image_id]].append((keypoints, _area(a, keypoints, coco.source)))
+            people[names[a.image_id]].append((keypoints, _area(a, keypoints)))
     return people
 
 
-def _area(a: Annotation, keypoints: np.ndarray, source: str) -> float:
+def _area(a: Annotation, keypoints: np.ndarray) -> float:
     if a.area:
-        try:
-            return float(a.area)
-        except OverflowError:
-            raise ValueError(
-                f"{source}: annotation {a.id} has an area of {len(str(a.area))} digits: correct it"
-            ) from None
+        return float(a.area)
     points = keypoints[keypoints[:, 2] > 0, :2]
     sides = a.bbox[2:] if a.bbox and a.bbox[2] * a.bbox[3] else np.maximum(np.ptp(points, axis=0), 1)
     return float(AREA_OF_BOX * sides[0] * sides[1])

@@ -97,7 +97,7 @@ def boxes_fit(labels: Labels) -> Iterator[Hit]:
 
 def _beside(box: np.ndarray, extent: np.ndarray) -> str:
     (x, y), (u, v) = box[:2] + box[2:] / 2, (extent[:2] + extent[2:]) / 2
-    turned = (abs(np.array([v, u]) - (x, y)) < box[2:] / 2).all()
+    turned = 2 * abs(v - x) < box[2] and 2 * abs(u - y) < box[3]
     return f"box at {x:.3g}, {y:.3g}, keypoints at {u:.3g}, {v:.3g}" + "; x, y exchanged?" * bool(turned)
 
 

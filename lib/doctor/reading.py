@@ -174,11 +174,9 @@ class Labels:
         """
         x0, y0, x1, y1 = self.extents.T
         middle = np.stack([x0 + x1, y0 + y1], axis=1) / 2
-        both = (
-            ~np.isnan(self.boxes).any(axis=1) & (self.labelled_counts >= 3) & (np.maximum(x1, y1) > 2)
-        )  # no fractions
-        beyond = (middle < self.boxes[:, :2]) | (middle > self.boxes[:, :2] + self.boxes[:, 2:])
-        apart = both & beyond.any(axis=1)
+        # figures in fractions are not meant
+        both = (self.boxes[:, 2] > 0) & (self.labelled_counts >= 3) & (np.maximum(x1, y1) > 2)
+        apart = both & (np.abs(middle - self.boxes[:, :2] - self.boxes[:, 2:] / 2) > self.boxes[:, 2:] / 2).any(axis=1)
         return apart & (apart.sum() > max(10, both.sum() / 3))
 
     def picture(self, row: int) -> Any:
@@ -291,7 +289,7 @@ def _decode(path: Path) -> tuple[Any, bool]:
     data = path.read_bytes()
     if data.startswith(b"PK\x03\x04"):
         raise ValueError(
-            f"{path} is a zip: `python -m lib convert {path} labels.json` reads it, the doctor wants that file"
+            f"{path} is a zip: `python -m lib convert {path} labels.json` first, the doctor reads that file"
         )
     try:
         return msgspec.json.decode(data), True

@@ -165,11 +165,7 @@ def disorder(group: Figures) -> str:
     orders = np.argsort(np.random.default_rng(0).random((ORDERS, count)), axis=1)
     lengths = distances[orders[:, links[:, 0]], orders[:, links[:, 1]]].mean(axis=1)
     shorter = int((lengths < 0.97 * distances[links[:, 0], links[:, 1]].mean()).sum())
-    return (
-        f"limbs join distant keypoints: {shorter} of {ORDERS} random orders would make them shorter"
-        if shorter >= 3
-        else ""
-    )
+    return f"{shorter} of {ORDERS} random orders of its keypoints make its limbs shorter" if shorter >= 3 else ""
 
 
 def handedness(group: Figures) -> np.ndarray:

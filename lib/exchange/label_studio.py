@@ -46,7 +46,11 @@ def from_tasks(tasks: list[Row], changes: Changes) -> Row:
     images, people = [], []
     for number, task in enumerate(tasks, 1):
         try:
-            people += _figures(task, number, images, changes)
+            result = _result(task, changes)
+            size = next((r for r in result if r.get("original_width") and r.get("original_height")), {})
+            images.append({"id": task.get("id", number), "file_name": _picture(task), "width": size.get("original_width"),
+                           "height": size.get("original_height")})  # fmt: skip
+            people += [(images[-1]["id"], *person) for person in _people(result, f"task {task.get('id')}", changes)]
         except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"task {task.get('id', number)} is not as Label Studio writes it: {type(error).__name__} {error}; "
                              "export JSON again, or leave the task out") from None  # fmt: skip
@@ -66,15 +70,6 @@ def from_tasks(tasks: list[Row], changes: Changes) -> Row:
                             "keypoints": keypoints, "num_keypoints": len(points)})  # fmt: skip
     categories = [{"id": i, "name": name, "keypoints": names[name], "skeleton": []} for name, i in ids.items()]
     return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _figures(task: Row, number: int, images: list[Row], changes: Changes) -> list[tuple]:
-    """(image id, label, points by name, box) of everybody in a task, whose picture is appended to `images`."""
-    result = _result(task, changes)
-    size = next((r for r in result if r.get("original_width") and r.get("original_height")), {})
-    images.append({"id": task.get("id", number), "file_name": _picture(task), "width": size.get("original_width"),
-                   "height": size.get("original_height")})  # fmt: skip
-    return [(images[-1]["id"], *person) for person in _people(result, f"task {task.get('id')}", changes)]
 
 
 def _result(task: Row, changes: Changes) -> list[Row]:

@@ -129,9 +129,6 @@ def _documents(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder")
     if not zipfile.is_zipfile(path):
-        with open(path, "rb") as file:
-            if file.read(4) == b"PK\x03\x04":
-                raise ValueError(f"{path}: a zip whose end is missing; export or copy it again")
         return {"": _decoded(path, path.read_bytes())}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -175,8 +172,10 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
 def _decoded(name: str | Path, content: bytes) -> Any:
     """JSON, also with a byte order mark, and with the NaN that some tools write, as null."""
     content = content.removeprefix(b"\xef\xbb\xbf")
-    if not content.strip():
-        raise ValueError(f"{name}: empty; export or copy it again")
+    if not content.strip() or content.startswith(b"PK\x03\x04"):
+        raise ValueError(
+            f"{name}: {'a zip whose end is missing' if content.strip() else 'empty'}; export or copy it again"
+        )
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -80,9 +80,7 @@ def prepare_mpii(
     if not unpacked:
         fetch(ARCHIVES, folder, archives, url, keep_archives)
     elif not (folder / MAT).is_file():
-        raise FileNotFoundError(
-            f"{folder / MAT} is missing: --unpacked expects it there, and the pictures in {folder}/images"
-        )
+        raise FileNotFoundError(f"{folder / MAT} is missing: --unpacked expects it there, beside images/")
     images = read_mpii(folder / MAT)
     sizes = _sizes(images, folder, max_missing, threads)
     splits = _split([image for image in images if image.name in sizes], val_fraction, val_list, folder / MAT)
