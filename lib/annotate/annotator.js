@@ -551,7 +551,8 @@ function render({ model, el }) {
     root.dataset.picture = bitmap ? `${bitmap.width}x${bitmap.height}` : "";
     draw();
   }
-  const onFocus = (event) => { if (!root.contains(event.relatedTarget) && state) later(() => act("look")); draw(); };
+  const look = () => { if (state) later(() => act("look")); }; // other cells may have used the session
+  const onFocus = (event) => { if (!root.contains(event.relatedTarget)) look(); draw(); };
   function showWidth() {
     root.classList.toggle("narrow", root.clientWidth < 660);
     root.classList.toggle("slim", root.clientWidth < 480);
@@ -563,6 +564,7 @@ function render({ model, el }) {
   root.addEventListener("keydown", onKey);
   for (const type of ["keyup", "keypress"]) root.addEventListener(type, (event) => event.stopPropagation());
   root.addEventListener("focusin", onFocus);
+  root.addEventListener("pointerenter", look); // before the first click
   root.addEventListener("focusout", draw);
   list.addEventListener("scroll", () => state && showList());
   canvas.addEventListener("pointerdown", onDown);
