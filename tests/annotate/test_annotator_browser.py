@@ -35,14 +35,15 @@ def data(tmp_path):
 
 
 @contextmanager
-def annotator(data, tmp_path, name):
-    """The page of a notebook whose only cell shows the annotator of that data."""
+def annotator(data, tmp_path, name, views=1):
+    """The page of a notebook whose only cell shows annotators of one session of that data."""
     (data / "bird.yaml").write_text(
         f"name: bird\nkeypoints: {list(BIRD.keypoints)}\nlimbs: [[0, 1], [0, 2]]\nsigmas: [.05, .05, .05]\n"
     )
     cell = (
         "from lib.annotate import Annotator, Session\n"
-        f"Annotator(Session({str(data / 'images')!r}, {str(data / 'bird.yaml')!r}, {str(data / 'birds.json')!r}))"
+        f"session = Session({str(data / 'images')!r}, {str(data / 'bird.yaml')!r}, {str(data / 'birds.json')!r})\n"
+        f"display(*[Annotator(session) for _ in range({views})])"
     )
     (tmp_path / "notebooks").mkdir()
     notebook, own = tmp_path / "notebooks/annotate.ipynb", tmp_path / "own"
@@ -52,13 +53,14 @@ def annotator(data, tmp_path, name):
     shots.mkdir(parents=True, exist_ok=True)
     with lab(notebook, own) as address, page_of(address, shots / f"{name}.png") as page:
         run_all_cells(page)
-        page.locator(".pose-annotator[data-picture='160x120']").wait_for(timeout=20_000)
+        page.locator(".pose-annotator[data-picture='160x120']").nth(views - 1).wait_for(timeout=20_000)
         yield page
         assert page.locator(".jp-Notebook .jp-Cell").count() == 1, "a key reached JupyterLab"
 
 
-def says(page, text):
-    page.locator(".pose-annotator .live", has_text=re.compile(text)).wait_for(timeout=10_000)
+def says(page, text, view=0):
+    live = page.locator(".pose-annotator").nth(view).locator(".live", has_text=re.compile(text))
+    live.wait_for(timeout=10_000)
 
 
 def crosshair(page) -> tuple[int, int]:
@@ -195,3 +197,49 @@ def test_mouse_zoom_drag_undo_and_the_pixels_that_are_stored(data, tmp_path):
         "a.jpg": (160, 120),
         "b.jpg": (160, 120),
     }
+
+
+def test_two_views_a_narrow_window_and_a_kernel_that_ends(data, tmp_path):
+    with annotator(data, tmp_path, "two-views", views=2) as page:
+        canvases = page.locator(".pose-annotator canvas")
+        canvases.nth(0).focus()
+        page.keyboard.press(".")
+        says(page, "Image 2 of 2, b.jpg")
+        # the other one still shows the first picture: what is clicked there must not land on the second
+        says(page, "Image 1 of 2, a.jpg", view=1)
+        click = """canvas => {
+            const { left, top, width, height } = canvas.getBoundingClientRect();
+            const at = { clientX: left + width / 2, clientY: top + height / 2, bubbles: true, pointerId: 1, button: 0 };
+            canvas.setPointerCapture = () => {};
+            for (const type of ["pointerdown", "pointerup"]) canvas.dispatchEvent(new PointerEvent(type, at));
+        }"""
+        canvases.nth(1).evaluate(click)
+        says(page, "changed elsewhere", view=1)
+        assert not (data / "birds.json").exists()
+        canvases.nth(1).evaluate(click)
+        says(page, "beak of person 1 placed", view=1)
+        assert [i["file_name"] for i in json.loads((data / "birds.json").read_text())["images"]] == ["b.jpg"]
+        page.mouse.move(5, 5)
+        canvases.nth(0).hover()  # the mouse on its way to a click is enough to see what the other one did
+        says(page, "beak of person 1 placed")
+
+        page.set_viewport_size({"width": 700, "height": 900})
+        page.locator(".pose-annotator.slim").first.wait_for()
+        box = canvases.nth(0).bounding_box()
+        assert box["width"] > 250 and box["height"] > 250, "the picture has to be seen"
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2 + 40)
+        says(page, "left_wing of person 1 placed")
+        x, y = np.reshape(by_id(data)[1]["keypoints"], (3, 3))[1, :2]
+        scale = (box["width"] - 16) / SIZE[1]
+        assert abs(x - 79.5) < 1 and abs(y - (59.5 + 40 / scale)) < 1
+
+        page.set_viewport_size({"width": 1400, "height": 1000})
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+        canvases.nth(0).focus()
+        for _ in range(20):
+            page.keyboard.press("n")
+            page.wait_for_timeout(250)
+            if page.locator(".live", has_text=re.compile("kernel")).count():
+                break
+        says(page, "The kernel has ended|the kernel, which is busy or has ended")
