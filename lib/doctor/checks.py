@@ -50,7 +50,7 @@ def finding(labels: Labels, hit: Hit) -> Finding:
 def _table_size(labels: Labels, table: str) -> int:
     """People with keypoints for annotations: those without cannot be wrong about them."""
     return (
-        int((labels.labelled_counts > 0).sum()) if table == "annotations" else len(getattr(labels, table or "images"))
+        len(labels.labelled_counts.nonzero()[0]) if table == "annotations" else len(getattr(labels, table or "images"))
     )
 
 

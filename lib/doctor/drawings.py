@@ -83,9 +83,8 @@ def _region(labels: Labels, rows: list[int]) -> np.ndarray | None:
     corner = (low + high - side) / 2
     # shifted into the image where that loses nothing
     size = labels.image_sizes[rows[0]]
-    corner = np.where(
-        (side < size) & (low >= 0) & (high <= size), np.clip(corner, 0, np.maximum(size - side, 0)), corner
-    )
+    fits = (side < size) & (low >= 0) & (high <= size)
+    corner = np.where(fits, np.clip(corner, 0, np.maximum(size - side, 0)), corner)
     return np.concatenate([corner, corner + side])
 
 

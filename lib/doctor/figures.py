@@ -13,9 +13,7 @@ from lib.doctor.reading import Figures, Labels, as_number, numbers
 from lib.skeleton import UNKNOWN_SIGMA
 
 PIXEL = 1.0  # places and boxes may reach this far over the border: tools disagree about where a pixel begins
-BOX_SLACK = (
-    0.15  # a visible keypoint may lie outside its box by this share of the box's longer side; hidden ones anyway
-)
+BOX_SLACK = 0.15  # a visible keypoint may lie so far outside its box, of the box's longer side; hidden ones anyway
 FRACTION = 1.5  # a figure that is smaller than this many pixels, with three keypoints, is in fractions of the image
 SAME_OKS = 0.95
 CHUNK = 10_000
@@ -90,9 +88,8 @@ def boxes_fit(labels: Labels) -> Iterator[Hit]:
         return
     slack = PIXEL + BOX_SLACK * labels.boxes[:, 2:].max(axis=1)
     told = lambda f: _outside(f, labels.image_sizes[f.rows]) | _at_origin(f)
-    yield from _keypoints(
-        labels, "box_misses_keypoints", lambda f: _beyond(f, corners[f.rows], slack[f.rows]) & ~told(f)
-    )
+    missed = lambda f: _beyond(f, corners[f.rows], slack[f.rows]) & ~told(f)
+    yield from _keypoints(labels, "box_misses_keypoints", missed)
 
 
 def _beside(box: np.ndarray, extent: np.ndarray) -> str:

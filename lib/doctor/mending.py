@@ -132,9 +132,8 @@ def _types(case: Case) -> None:
 def _number(case: Case) -> None:
     """A new id; references by a text that was the id follow."""
     known = case.labels.ids[case.table]
-    fresh = case.labels.fresh.setdefault(
-        case.table, count(max((k for k in known if isinstance(k, int)), default=0) + 1)
-    )
+    largest = max((k for k in known if isinstance(k, int)), default=0)
+    fresh = case.labels.fresh.setdefault(case.table, count(largest + 1))
     case.entry["id"] = next(fresh)
     if case.code.endswith("_missing") and known[case.row] is not None and case.table in REFERENCES:
         _refer(case, case.entry["id"])

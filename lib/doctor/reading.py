@@ -288,9 +288,7 @@ def usable_skeleton(category: dict) -> Skeleton:
 def _decode(path: Path) -> tuple[Any, bool]:
     data = path.read_bytes()
     if data.startswith(b"PK\x03\x04"):
-        raise ValueError(
-            f"{path} is a zip: `python -m lib convert {path} labels.json` first, the doctor reads that file"
-        )
+        raise ValueError(f"{path} is a zip: `python -m lib convert {path} labels.json` makes a file to examine")
     try:
         return msgspec.json.decode(data), True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -215,9 +215,8 @@ def _by_viewer(group: Figures, turn: np.ndarray) -> bool:
         return False
     left, right = (names.index(name) for name in SHOULDERS)
     others = group.labelled[:, [left, right]].all(axis=1) & (turn == 0)
-    return (
-        others.sum() >= ENOUGH and (group.keypoints[others, left, 0] < group.keypoints[others, right, 0]).mean() > 0.8
-    )
+    at_left = group.keypoints[others, left, 0] < group.keypoints[others, right, 0]
+    return others.sum() >= ENOUGH and at_left.mean() > 0.8
 
 
 def _mean_distances(group: Figures, people: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -48,7 +48,8 @@ def convert(source: str, target: str, kind: str = "auto", images: str | None = N
         raise ValueError(f"aliases {aliases} say which name becomes which: give the skeleton they lead to as well")
     coco, changes = read_any(source, kind, images)
     if skeleton:
-        coco, mapped = remap(coco, _skeleton(skeleton), _read_aliases(aliases), category)
+        names = _by_hand(_read_aliases, aliases) if aliases else None
+        coco, mapped = remap(coco, _by_hand(Skeleton.named, skeleton), names, category)
         changes.include(mapped)
     if Path(target).suffix == ".zip":
         changes.include(write_cvat_zip(target, coco, subset, images))
@@ -100,18 +101,18 @@ def cvat_labels_file(skeleton: str, target: str) -> None:
         target: the .json file to write.
     """
     _check_target(target, [skeleton], ".json")
-    labels = cvat_labels(_skeleton(skeleton))
+    labels = cvat_labels(_by_hand(Skeleton.named, skeleton))
     files.write(target, msgspec.json.format(msgspec.json.encode(labels)))
     print(f"{target}: label {labels[0]['name']!r} with {len(labels[0]['sublabels'])} points")
 
 
-def _skeleton(name: str) -> Skeleton:
-    """`Skeleton.named`, whose files people write by hand: whatever is wrong in them becomes one line."""
+def _by_hand(read, name: str):
+    """Read a file that people write by hand: whatever is wrong in it becomes one line that names it."""
     try:
-        return Skeleton.named(name)
+        return read(name)
     except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
-        raise ValueError(said if name in said else f"{name}: not a skeleton: {said}") from None
+        raise ValueError(said if str(name) in said else f"{name}: {said}") from None
 
 
 def _check_target(target: str, sources: list[str], *suffixes: str) -> None:
@@ -123,13 +124,8 @@ def _check_target(target: str, sources: list[str], *suffixes: str) -> None:
         raise ValueError(f"{target}: this is the source, which is never changed; choose another target")
 
 
-def _read_aliases(path: str | None) -> dict[str, str] | None:
-    if path is None:
-        return None
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
+def _read_aliases(path: str) -> dict[str, str]:
+    content = yaml.safe_load(Path(path).read_text())
     if not isinstance(content, dict) or not all(isinstance(v, str) for v in (*content, *content.values())):
         raise ValueError(f"{path}: aliases are written as one `their_name: our_name` a line")
     return content

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib import files
-from lib.data.coco import CocoFile
+from lib.data.coco import CocoFile, no_garbage_collection
 from lib.draw import palette
 from lib.exchange.changes import Changes
 from lib.exchange.normalise import normalise
@@ -42,6 +42,7 @@ def cvat_labels(skeleton: Skeleton) -> list[dict]:
              "svg": _svg(skeleton, colours)}]  # fmt: skip
 
 
+@no_garbage_collection()
 def write_cvat_zip(
     path: str | Path, coco: CocoFile, subset: str = "default", images: str | Path | None = None
 ) -> Changes:

@@ -52,8 +52,7 @@ def from_tasks(tasks: list[Row], changes: Changes) -> Row:
                            "height": size.get("original_height")})  # fmt: skip
             people += [(images[-1]["id"], *person) for person in _people(result, f"task {task.get('id')}", changes)]
         except (TypeError, AttributeError, KeyError, IndexError, OverflowError) as error:
-            raise ValueError(f"task {task.get('id', number)} is not as Label Studio writes it: {type(error).__name__} {error}; "
-                             "export JSON again, or leave the task out") from None  # fmt: skip
+            raise ValueError(f"task {task.get('id')} is not as Label Studio writes it: {error!r}") from None
     usual = Counter(label for _, label, _, _ in people if label).most_common(1)
     people = [(image_id, label or (usual[0][0] if usual else "default"), *rest) for image_id, label, *rest in people]
     names: dict[str, list[str]] = {}

@@ -20,17 +20,7 @@ from msgspec import UNSET
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from lib.data.coco import (
-    AREA_OF_BOX,
-    Annotation,
-    Category,
-    CocoFile,
-    Image,
-    Rle,
-    box_around,
-    check_coco,
-    no_garbage_collection,
-)
+from lib.data.coco import AREA_OF_BOX, Annotation, Category, CocoFile, Image, Rle, box_around, check_coco
 from lib.exchange.changes import Changes
 from lib.exchange.names import unique
 from lib.exchange.pictures import file_names, picture_size
@@ -43,7 +33,6 @@ Row = dict[str, Any]
 Say = Callable[..., None]  # rule, detail, severity
 
 
-@no_garbage_collection()
 def normalise(raw: Row, source: str, changes: Changes, images: Path | None = None) -> CocoFile:
     """Turn decoded COCO-like JSON into a CocoFile.
 

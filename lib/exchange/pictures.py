@@ -28,9 +28,8 @@ def file_names(rows: list[dict[str, Any]], changes: Changes, folder: Path | None
             raise ValueError(f"image {row.get('id')} has the file_name {given!r}: every image needs one")
         try:
             name, there = _inside(given, folder)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"image {row.get('id')} has a file_name that no file can have, {given!r:.60}: "
-                             f"{getattr(error, 'strerror', None) or 'it holds what names cannot hold'}") from None  # fmt: skip
+        except (OSError, ValueError):
+            raise ValueError(f"image {row.get('id')}: no file can have the file_name {given!r:.60}") from None
         if name != given:
             changes.add("file name made relative to the folder of the pictures", f"{given} → {name}")
         if not there:
@@ -38,9 +37,8 @@ def file_names(rows: list[dict[str, Any]], changes: Changes, folder: Path | None
         names.append(name)
     for name, count in Counter(names).items():
         if count > 1:
-            changes.add(
-                "file name that several images share: their figures cannot be told apart", name, "severe", count
-            )
+            rule = "file name that several images share: their figures cannot be told apart"
+            changes.add(rule, name, "severe", count)
     return names
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from lib import files
-from lib.data.coco import CocoFile
+from lib.data.coco import CocoFile, no_garbage_collection
 from lib.exchange import coco_annotator, label_studio, roboflow
 from lib.exchange.changes import Changes
 from lib.exchange.merge import merge_sets
@@ -35,6 +35,7 @@ _LAYOUTS = [_ROBOFLOW, r"annotations/person_keypoints_(.+)\.json", r"()result\.j
             r"()[^/]+\.json"]  # fmt: skip
 
 
+@no_garbage_collection()
 def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> tuple[CocoFile, Changes]:
     """Read the keypoints that an annotation tool exported.
 
@@ -137,6 +138,8 @@ def _documents(path: Path) -> dict[str, Any]:
             return {part: _decoded(f"{path}/{name}", archive.read(entries[name])) for part, name in chosen.items()}
     except (zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: a damaged or unknown zip: {error}") from None
+    except ValueError as error:
+        raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
 def _chosen(path: Path, names: list[str]) -> dict[str, str]:
@@ -158,10 +161,7 @@ def _checked(path: Path, entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo
     for entry in entries:
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise ValueError(f"{path}: {entry.filename!r} is a link; links in archives are refused")
-        try:
-            files.inside(path.parent / PurePosixPath(path.name + ".unpacked"), entry.filename)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        files.inside(path.parent / PurePosixPath(path.name + ".unpacked"), entry.filename)
         if entry.filename.endswith(".json") and (entry.file_size > MAX_JSON or entry.file_size > max(
                 FREE_JSON, MAX_RATIO * entry.compress_size)):  # fmt: skip
             raise ValueError(f"{path}: {entry.filename!r} would unpack from {entry.compress_size} to {entry.file_size} "
@@ -173,9 +173,7 @@ def _decoded(name: str | Path, content: bytes) -> Any:
     """JSON, also with a byte order mark, and with the NaN that some tools write, as null."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     if not content.strip() or content.startswith(b"PK\x03\x04"):
-        raise ValueError(
-            f"{name}: {'a zip whose end is missing' if content.strip() else 'empty'}; export or copy it again"
-        )
+        raise ValueError(f"{name}: {'a zip without its end' if content.strip() else 'empty'}; export or copy it again")
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -198,10 +198,8 @@ class _Transfer:
             start, offered = _content_range(response.headers)
         if self.size is not None and offered not in (None, self.size):
             raise ValueError(f"{self.url}: the server offers {offered:,} bytes, expected are {self.size:,}")
-        changed = origin.version and (version or origin.version, offered or origin.size) != (
-            origin.version,
-            origin.size,
-        )
+        known = origin.version, origin.size
+        changed = origin.version and (version or known[0], offered or known[1]) != known
         if start != have or changed:
             self.restart()
             if start:

@@ -47,9 +47,7 @@ def prepare_imagenet(
         raise ValueError(f"--images {images}: at least 1 of each class")
     archive, folder, steps = Path(archive), Path(data_dir), Steps(data_dir)
     if not archive.is_file():
-        raise FileNotFoundError(
-            f"{archive} is not there: get it from Kaggle, `python -m lib prepare imagenet --help` says how"
-        )
+        raise FileNotFoundError(f"{archive} is not there: get it from Kaggle, as data/README.md says")
     facts = dict(bytes=archive.stat().st_size, classes=classes, images=images, test=test)
     if not steps.finished("pictures", **facts) or steps.facts("pictures")["files"] != _count(folder):
         names, where, numbers = _plan(archive, classes, images, test)

@@ -110,10 +110,8 @@ def _sizes(images: Sequence[MpiiImage], folder: Path, max_missing: int, threads:
     found = dict(zip((image.name for image in images), _parallel(size, images, threads, "sizes")))
     missing = [name for name, size in found.items() if size is None]
     if len(missing) > max_missing:
-        raise FileNotFoundError(
-            f"{folder / 'images'}: {len(missing):,} of {len(found):,} pictures are missing, the first is {missing[0]}; "
-            f"unpack them again, or allow it with --max_missing {len(missing)}"
-        )
+        raise FileNotFoundError(f"{folder / 'images'}: {len(missing):,} of {len(found):,} pictures are missing, the first is "
+                                f"{missing[0]}; unpack them again, or allow it with --max_missing {len(missing)}")  # fmt: skip
     if missing:
         print(f"left out because the picture is missing: {', '.join(missing[:10])}" + " …" * (len(missing) > 10))
     return {name: size for name, size in found.items() if size is not None}

@@ -152,7 +152,7 @@ def test_the_page_about_it_names_the_commands():
         (b" \n", "is.json: empty; export or copy it again"),
         (b'{"file_name": "k\xe4se.jpg"}', "is.json: not a JSON file: 'utf-8'"),
         (b"[" * 100_000, "is.json: not a JSON file: maximum recursion"),
-        (b"PK\x03\x04 and no more", "is.json: a zip whose end is missing"),
+        (b"PK\x03\x04 and no more", "is.json: a zip without its end"),
         (
             b'[{"id": 7, "data": {"image": "a.jpg"}, "annotations": [5]}]',
             "is.json: task 7 is not as Label Studio writes it",
@@ -178,7 +178,7 @@ def test_impossible_numbers_and_names_in_an_export(tmp_path, capsys):
     assert read_coco(tmp_path / "ours.json").annotations[0].keypoints[:6] == [0, 0, 0, 6, 6, 2]
     for key, value, message in (
         ("width", huge, "say --images FOLDER"),
-        ("file_name", "a" * 300, "that no file can have"),
+        ("file_name", "a" * 300, "no file can have the file_name"),
     ):
         source = save(tmp_path / "export.json", coco_annotator(**{f"images__0__{key}": value, "images__0__path": ""}))
         assert run("convert", source, tmp_path / "other.json", *(["--images", tmp_path] * (key == "file_name"))) == 1

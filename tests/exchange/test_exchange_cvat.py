@@ -151,7 +151,7 @@ def test_damaged_zips_are_one_sentence(tmp_path):
     (tmp_path / "c.zip").write_bytes(whole[:200])
     (tmp_path / "d.zip").write_bytes(whole[:150] + bytes(255 - b for b in whole[150:170]) + whole[170:])
     for name in ("b.zip", "c.zip", "d.zip"):
-        with pytest.raises(ValueError, match=f"{name}.*(damaged|not a JSON|end is missing)"):
+        with pytest.raises(ValueError, match=f"{name}.*(damaged|not a JSON|without its end)"):
             read_cvat_zip(tmp_path / name)
 
 
@@ -179,3 +179,11 @@ def test_labels_of_an_animal_and_of_names_cvat_cannot_have():
     assert 'cx="50.00"' in cvat_labels(one)[0]["svg"]
     with pytest.raises(ValueError, match="cannot have a label called"):
         cvat_labels(Skeleton("dot", ['a"b'], [], [], [0.1]))
+
+
+def test_a_hostile_name_is_refused_with_the_zip_it_is_in(tmp_path):
+    path = zipped(tmp_path / "a.zip", annotations__person_keypoints_default_dot_json=cvat())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("../../x.jpg", b"x")
+    with pytest.raises(ValueError, match=r"a\.zip: '../../x.jpg' leaves its folder"):
+        read_cvat_zip(path)
