@@ -112,7 +112,7 @@ def _by_hand(read, name: str):
         return read(name)
     except (ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
-        raise ValueError(said if str(name) in said else f"{name}: {said}") from None
+        raise ValueError(said if str(name) in said else f"{name}: not as it should be written: {said}") from None
 
 
 def _check_target(target: str, sources: list[str], *suffixes: str) -> None:
