@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         # these three read their own arguments, the others are plain functions, or several by name
         own = command in ("train", "preflight", "book")
         result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
-    except (ValueError, KeyError, OSError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, KeyError, OSError, RuntimeError, ArithmeticError) as error:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
         if debug:
             raise

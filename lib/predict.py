@@ -200,7 +200,7 @@ def predict(
     """Find people in image files, draw them, and list them as COCO results.
 
     Args:
-        images: a file, or a folder of which all images are taken.
+        images: a file, or a folder of which all images are taken, also those of its sub-folders.
         model: `.safetensors`, `.onnx` or `.plan`.
         out: folder for the drawn pictures and `results.json`, in which `image_id` counts the files from 0 and `file_name` names
             the picture.
@@ -212,7 +212,7 @@ def predict(
     Returns:
         The folder `out`.
     """
-    files = _image_files(images)
+    files = _image_files(images, out)
     predictor = Predictor(model, device, flip_test=flip_test)
     out.mkdir(parents=True, exist_ok=True)
     results = []
@@ -267,10 +267,12 @@ def _fitted(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) 
     return warp(image, reduced_affine(affine, reduction), input_size)
 
 
-def _image_files(path: Path) -> list[Path]:
+def _image_files(path: Path, out: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    within = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
+    # what was drawn before is not an image to look at
+    files = [file for file in within if not file.resolve().is_relative_to(out.resolve())]
     if not files:
         raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return files

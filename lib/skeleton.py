@@ -121,7 +121,15 @@ class Skeleton:
         names = list(category.get("keypoints") or ())
         if not names:
             raise ValueError(f"category {category.get('name')!r} has no keypoints; choose one that lists them")
-        limbs = [(a - 1, b - 1) for a, b in category.get("skeleton") or ()]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"category {category.get('name')!r}: keypoints are names, got {names}")
+        try:
+            limbs = [(a - 1, b - 1) for a, b in category.get("skeleton") or ()]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"category {category.get('name')!r}: skeleton must be pairs of keypoints counted from 1, got "
+                f"{category['skeleton']}"
+            ) from None
         sigmas = category.get("sigmas") or _sigmas_by_name(names, str(category.get("name")))
         return cls(category.get("name", ""), names, limbs, flip_pairs_by_name(names), sigmas)
 
@@ -211,6 +219,8 @@ def _from_yaml(data) -> dict:
         if not isinstance(data[key], list):
             raise ValueError(f"{key} must be a list, got {data[key]!r}")
     names = data["keypoints"]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"keypoints are names (quote numbers and yes/no), got {names}")
     sigmas = data.get("sigmas") or _sigmas_by_name(names, str(data["name"]))
     if isinstance(sigmas, dict):
         if set(sigmas) != set(names):

@@ -179,6 +179,15 @@ def test_the_command_draws_and_lists_everybody(tmp_path):
     assert sorted(f.name for f in (tmp_path / "out").glob("*.jpg")) == [f"00000{i}_{i}.jpg" for i in range(3)]
     predict(tmp_path / "in/1.png", tmp_path / "dots.safetensors", tmp_path / "one")
     assert json.loads((tmp_path / "one/results.json").read_text())[0]["keypoints"] == results[1]["keypoints"]
+    (tmp_path / "in/clip").mkdir()
+    (tmp_path / "in/1.png").rename(tmp_path / "in/clip/1.png")
+    for _ in range(2):  # what the first run draws is no image for the second
+        predict(tmp_path / "in", tmp_path / "dots.safetensors", tmp_path / "in/drawn")
+    assert sorted(f.name for f in (tmp_path / "in/drawn").glob("*.jpg")) == [
+        "000000_0.jpg",
+        "000001_2.jpg",
+        "000002_1.jpg",
+    ]
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no image"):
         predict(tmp_path / "none", tmp_path / "dots.safetensors", tmp_path / "out")

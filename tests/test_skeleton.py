@@ -290,3 +290,17 @@ class TestNamed:
                 Skeleton.named(path)
         with pytest.raises(FileNotFoundError):
             Skeleton.named(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(("change", "message"), [({"keypoints": ["a", 1]}, "keypoints are names"),
+                                                 ({"skeleton": [[1, None]]}, "pairs of keypoints counted from 1"),
+                                                 ({"skeleton": [[1]]}, "pairs of keypoints counted from 1"),
+                                                 ({"skeleton": [3]}, "pairs of keypoints counted from 1")])  # fmt: skip
+def test_categories_written_by_hand(change, message):
+    with pytest.raises(ValueError, match=message):
+        Skeleton.from_coco({"name": "toy", "keypoints": ["a", "b"], "sigmas": [0.1, 0.1]} | change)
+
+
+def test_a_name_that_yaml_takes_for_a_number(tmp_path):
+    with pytest.raises(ValueError, match="skeleton.yaml: keypoints are names"):
+        Skeleton.from_yaml(write(tmp_path, {"name": "toy", "keypoints": ["a", 1], "limbs": []}))

@@ -323,7 +323,7 @@ def _check_annotation(path, a: Annotation, category: Category) -> None:
             raise ValueError(f"{path}: annotation {a.id} has the visibility {unknown.pop()}; COCO knows 0, 1 and 2")
     for what in ("keypoints", "bbox"):
         values = getattr(a, what)
-        if values and not math.isfinite(sum(values)):
+        if values and not _is_finite(values):
             raise ValueError(f"{path}: annotation {a.id} has a number in {what} that is not finite: {values}")
     if a.bbox and len(a.bbox) != 4:
         raise ValueError(f"{path}: annotation {a.id} has a bbox of {len(a.bbox)} numbers, not x, y, width, height")
@@ -331,12 +331,20 @@ def _check_annotation(path, a: Annotation, category: Category) -> None:
         raise ValueError(f"{path}: annotation {a.id} has a polygon with an odd number of coordinates")
 
 
+def _is_finite(values: list[Number]) -> bool:
+    try:
+        return math.isfinite(sum(values))
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
 def _decode(path: Path, kind: type):
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{path}: not a COCO keypoint file: {error}") from None
-    except msgspec.DecodeError as error:
+        raise ValueError(f"{path}: not a COCO keypoint file: {error}; `python -m lib convert` reads what annotation tools "
+                         "export") from None  # fmt: skip
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a JSON file (NaN and Infinity are not JSON either): {error}") from None
 
 

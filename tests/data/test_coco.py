@@ -182,3 +182,15 @@ def test_find_split_understands_four_layouts(tmp_path):
     make(flat, "second.json")
     with pytest.raises(ValueError, match="mine.json, second.json"):
         find_split(flat, "val")
+
+
+def test_odd_bytes_and_endless_numbers_are_one_sentence(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_bytes('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "Käfer"}]}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="labels.json: not a JSON file"):
+        read_coco(path)
+    path.write_text('{"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}], "categories": [{"id": 1, '
+                    '"name": "dot", "keypoints": ["dot"]}], "annotations": [{"id": 5, "image_id": 1, "category_id": 1, '
+                    f'"keypoints": [1{"0" * 400}, 1.5, 2]}}]}}')  # fmt: skip
+    with pytest.raises(ValueError, match=r"labels.json: (annotation 5 .* not finite|not a)"):
+        read_coco(path)
