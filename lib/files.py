@@ -35,16 +35,25 @@ def write(path: str | Path, content: bytes | str) -> Path:
     return Path(path)
 
 
-def inside(folder: str | Path, name: str) -> Path:
-    """`folder / name` for a relative name that stands in a data file or an archive.
+def relative(name: str) -> PurePosixPath:
+    """A name that stands in a data file, as a path below its folder.
 
     Raises:
-        ValueError: the name is empty, absolute, has a drive, a `..`, a NUL, or reaches out of the folder through a link.
+        ValueError: the name is empty, absolute, has a drive, a `..` or a NUL.
     """
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if not parts.name or parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[0] or "\0" in name:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.name or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
         raise ValueError(f"{name!r} leaves its folder: write it relative to that folder, without '..'")
-    path = Path(folder, *parts.parts)
+    return path
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """`folder / name` for a name that stands in a data file or an archive.
+
+    Raises:
+        ValueError: of `relative`, or the name reaches out of the folder through a link.
+    """
+    path = Path(folder, relative(name))
     if not path.resolve().is_relative_to(Path(folder).resolve()):
         raise ValueError(f"{name!r} leaves {folder} through a link: copy the file into the folder")
     return path

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from lib.checkpoints import Model, load_model
 from lib.codecs import CODECS
-from lib.data.augment import fit_affine, read_image, reduced_affine, reduction_for, warp
+from lib.data.augment import fit_affine, image_files, read_image, reduced_affine, reduction_for, warp
 from lib.draw import draw_people
 from lib.export_tensorrt import TensorRTNetwork
 from lib.files import write
@@ -23,8 +23,6 @@ from lib.metrics import people_to_results
 from lib.people import People, invert_affine
 from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class Predictor:
@@ -270,9 +268,8 @@ def _fitted(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) 
 def _image_files(path: Path, out: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    within = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in IMAGE_SUFFIXES)
     # what was drawn before is not an image to look at
-    files = [file for file in within if not file.resolve().is_relative_to(out.resolve())]
+    files = [file for file in image_files(path) if not file.resolve().is_relative_to(out.resolve())]
     if not files:
-        raise FileNotFoundError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise FileNotFoundError(f"{path} holds no image but those in {out}")
     return files

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lib.annotate.labels import LabelFile
+from lib.data.augment import image_files
 from lib.people import People
 from lib.skeleton import Skeleton
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 
 
 def images_of(images: str | Path | Sequence[str | Path]) -> tuple[Path, list[str]]:
     """The folder and the names in it, in the order in which people count (2 before 10)."""
     if isinstance(images, str | Path):
-        folder = Path(images)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of images")
-        paths = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-        paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-        paths.sort(key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.as_posix())])
+        folder, paths = Path(images), image_files(images)
     else:
-        paths = [Path(p) for p in images]
-        folder = Path(os.path.commonpath([p.absolute().parent for p in paths])) if paths else Path()
-        paths = [p.absolute() for p in paths]
-    if not paths:
-        raise FileNotFoundError(f"{folder}: no image there ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        paths = [Path(p).absolute() for p in images]
+        if not paths:
+            raise FileNotFoundError("the list of images is empty")
+        folder = Path(os.path.commonpath([p.parent for p in paths]))
     names = list(dict.fromkeys(p.relative_to(folder).as_posix() for p in paths))
     return folder, names
 

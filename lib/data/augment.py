@@ -6,6 +6,7 @@ Affines are (2, 3), original pixels → network input pixels, the integer coordi
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
             8: cv2.IMREAD_REDUCED_GRAYSCALE_8}  # the flags of the reduction alone # fmt: skip
 _RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -103,6 +105,22 @@ def warp(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) -> 
     # OpenCV resamples four channels faster than three, by more than the detour costs
     padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     return cv2.cvtColor(cv2.warpAffine(padded, affine, input_size[::-1], flags=cv2.INTER_LINEAR), cv2.COLOR_RGBA2RGB)
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The pictures in a folder and its sub-folders, without hidden ones, in the order in which people count (2 before 10).
+
+    Raises:
+        FileNotFoundError: no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of images")
+    found = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+    return sorted(found, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.as_posix())])
 
 
 def read_image(path: str | Path, max_reduction: int = 1) -> np.ndarray:

@@ -10,7 +10,7 @@ import gc
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -253,6 +253,16 @@ def box_around(points: Sequence[Sequence[Number]], size: tuple[int, int], margin
     return [round(float(v), 2) for v in (left, top, right - left, bottom - top)]
 
 
+def polygons_area(polygons: Iterable[Sequence[Number]]) -> float:
+    """Pixels² within polygons [x, y, x, y, …], each for itself (shoelace formula)."""
+    total = 0.0
+    for polygon in polygons:
+        x, y = polygon[0::2], polygon[1::2]
+        turned = zip(x, y, [*x[1:], *x[:1]], [*y[1:], *y[:1]])
+        total += abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in turned)) / 2
+    return total
+
+
 def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     """Where the annotations and the images of a split ("train", "val") lie.
 
@@ -302,12 +312,13 @@ def _check_unique(path, what: str, ids: Iterable[int]) -> None:
 def _check_image(path, image: Image) -> None:
     if image.width <= 0 or image.height <= 0:
         raise ValueError(f"{path}: image {image.id} has the size {image.width}×{image.height}")
-    name = PurePosixPath(image.file_name.replace("\\", "/"))
-    if not name.name or name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+    try:
+        files.relative(image.file_name)
+    except ValueError:
         raise ValueError(
             f"{path}: file_name {image.file_name!r} of image {image.id} leaves the image folder: "
             "write it relative to that folder, without '..'"
-        )
+        ) from None
 
 
 def _check_annotation(path, a: Annotation, category: Category) -> None:

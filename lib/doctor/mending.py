@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from lib import files
-from lib.data.coco import AREA_OF_BOX, MARGIN, MIN_MARGIN, no_garbage_collection
+from lib.data.coco import AREA_OF_BOX, box_around, no_garbage_collection, polygons_area
 from lib.doctor.checks import STAGES
 from lib.doctor.figures import FRACTION
 from lib.doctor.findings import KINDS, Hit
@@ -269,10 +269,9 @@ def _exchange(case: Case) -> None:
 def _box(case: Case) -> None:
     """Around the labelled keypoints with a margin, inside the image; none where nothing is labelled."""
     case.entry.pop("bbox", None)
-    low, high = np.split(case.labels.extents[case.row], 2)
-    if not np.isnan(low).any():
-        margin = max(MIN_MARGIN, MARGIN * (high - low).max())
-        case.set(np.maximum(low - margin, 0), np.fmin(high + margin, case.labels.image_sizes[case.row]))
+    corners = case.labels.extents[case.row].reshape(2, 2)
+    if not np.isnan(corners).any():
+        case.entry["bbox"] = _plain(box_around(corners, case.labels.image_sizes[case.row, ::-1]))
 
 
 def _cut_box(case: Case) -> None:
@@ -294,15 +293,10 @@ def _grow_box(case: Case) -> None:
 def _area(case: Case) -> None:
     """The polygons' area, or as much of the box as people fill on average."""
     polygons = case.entry.get("segmentation")
-    area = sum(map(_polygon_area, polygons)) if isinstance(polygons, list) else 0
+    area = polygons_area(polygons) if isinstance(polygons, list) else 0
     if not area and "bbox" in case.entry:
         area = AREA_OF_BOX * case.entry["bbox"][2] * case.entry["bbox"][3]
     case.entry["area"] = round(area, 2)
-
-
-def _polygon_area(polygon: list) -> float:
-    x, y = np.array(polygon, float).reshape(-1, 2).T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
 
 
 def _points(case: Case) -> np.ndarray:

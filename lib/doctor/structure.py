@@ -157,7 +157,7 @@ def name_fault(name: object) -> str:
     if PLAIN_NAME.fullmatch(name):  # nearly all are: the thorough look takes fifty times as long
         return ""
     try:
-        files.inside("/", name)
+        files.relative(name)
     except ValueError as error:
         return str(error)
     return ""

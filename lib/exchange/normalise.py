@@ -20,7 +20,7 @@ from msgspec import UNSET
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from lib.data.coco import AREA_OF_BOX, Annotation, Category, CocoFile, Image, Rle, box_around, check_coco
+from lib.data.coco import AREA_OF_BOX, Annotation, Category, CocoFile, Image, Rle, box_around, check_coco, polygons_area
 from lib.exchange.changes import Changes
 from lib.exchange.names import unique
 from lib.exchange.pictures import file_names, picture_size
@@ -204,7 +204,8 @@ def _annotation(row: Row, number: int, image: Image, category: Category, changes
         say(f"box missing or empty: laid around the {how}", f"{box} → {a.bbox}")
     a.area = area or 0
     if a.area <= 0:
-        of_mask = _mask_area(a.segmentation)
+        is_rle = isinstance(a.segmentation, Rle)
+        of_mask = float(coco_mask.area(_compressed(a.segmentation))) if is_rle else polygons_area(a.segmentation)
         a.area = of_mask or round(AREA_OF_BOX * a.bbox[2] * a.bbox[3], 2)
         say(f"area missing or 0: {'the mask' if of_mask else f'{AREA_OF_BOX} of the box'}", f"{area} → {a.area}")
     return a
@@ -284,13 +285,6 @@ def _box_around(a: Annotation, image: Image) -> tuple[list[float], str]:
         points = keypoints[labelled if labelled.any() else keypoints[:, :2].any(axis=1), :2]
         how, margin = "labelled keypoints, with a margin", True
     return box_around(points.tolist(), (image.height, image.width), margin), how
-
-
-def _mask_area(segmentation: list | Rle) -> float:
-    if isinstance(segmentation, Rle):
-        return float(coco_mask.area(_compressed(segmentation)))
-    polygons = [np.array(polygon, float).reshape(-1, 2).T for polygon in segmentation]
-    return sum(abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2 for x, y in polygons)
 
 
 def _compressed(mask: Rle) -> dict:
