@@ -292,6 +292,18 @@ MPII14 = Skeleton.from_coco({
                  (3, 9), (4, 10), (13, 14)],
 })  # fmt: skip
 
+# OpenPose's eighteen (Cao et al. 2017): the neck comes second, everything hangs on it, and the ears are tied to the
+# shoulders; the order of the limbs is that of Lightweight OpenPose's part affinity fields
+OPENPOSE18 = Skeleton.from_coco({
+    "name": "person",
+    "keypoints": ["nose", "neck"]
+    + [f"{side}_{part}" for side in ("right", "left") for part in ("shoulder", "elbow", "wrist")]
+    + [f"{side}_{part}" for side in ("right", "left") for part in ("hip", "knee", "ankle")]
+    + ["right_eye", "left_eye", "right_ear", "left_ear"],
+    "skeleton": [(2, 9), (9, 10), (10, 11), (2, 12), (12, 13), (13, 14), (2, 3), (3, 4), (4, 5), (3, 17),
+                 (2, 6), (6, 7), (7, 8), (6, 18), (2, 1), (1, 15), (1, 16), (15, 17), (16, 18)],
+})  # fmt: skip
+
 BUILT_IN: dict[str, Skeleton] = {
-    "coco17": COCO17, "coco18_neck": COCO18_NECK, "mpii16": MPII16, "mpii14": MPII14,
+    "coco17": COCO17, "coco18_neck": COCO18_NECK, "mpii16": MPII16, "mpii14": MPII14, "openpose18": OPENPOSE18,
 }  # fmt: skip

@@ -10,7 +10,8 @@ import torch
 from lib.checkpoints import save_model
 from lib.codecs.paf import PafCodec
 from lib.models import NETWORKS
-from lib.predict import Predictor, average_with_mirrored, predict
+from lib.predict import Predictor, predict
+from lib.predict.predictor import average_with_mirrored
 from lib.skeleton import COCO18_NECK, Skeleton
 from tests.dots import POLE, DotNet, dot_model, draw_poles
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from lib.skeleton import BUILT_IN, COCO17, COCO18_NECK, COCO_SIGMAS, MPII14, MPII16, Skeleton, flip_pairs_by_name
+from lib.skeleton import (
+    BUILT_IN, COCO17, COCO18_NECK, COCO_SIGMAS, MPII14, MPII16, OPENPOSE18, Skeleton, flip_pairs_by_name,
+)  # fmt: skip
 
 CRANE = {
     "name": "crane",
@@ -51,7 +53,19 @@ class TestBuiltIn:
         assert COCO18_NECK.flip_pairs == COCO17.flip_pairs
 
     def test_they_are_reachable_by_name(self):
-        assert BUILT_IN == {"coco17": COCO17, "coco18_neck": COCO18_NECK, "mpii16": MPII16, "mpii14": MPII14}
+        assert BUILT_IN == {
+            "coco17": COCO17, "coco18_neck": COCO18_NECK, "mpii16": MPII16, "mpii14": MPII14, "openpose18": OPENPOSE18,
+        }  # fmt: skip
+
+    def test_openpose_has_cocos_keypoints_and_neck_in_its_own_order(self):
+        assert set(OPENPOSE18.keypoints) == set(COCO18_NECK.keypoints)
+        assert OPENPOSE18.index("neck") == 1 and OPENPOSE18.num_limbs == 19
+        assert dict(zip(OPENPOSE18.keypoints, OPENPOSE18.sigmas)) == dict(zip(COCO18_NECK.keypoints, COCO18_NECK.sigmas))
+        # published pairs, 0-based, in the order of the fields
+        assert OPENPOSE18.limbs == ((1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 2), (2, 3), (3, 4), (2, 16),
+                                    (1, 5), (5, 6), (6, 7), (5, 17), (1, 0), (0, 14), (0, 15), (14, 16), (15, 17))  # fmt: skip
+        twins, signs = OPENPOSE18.limb_flip
+        assert sorted(twins) == list(range(19)) and (signs == 1).all()
 
 
 class TestNeck:
