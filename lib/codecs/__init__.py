@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ class Codec(Protocol):
 
     def encode(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> dict[str, Tensor]:
         """People of a batch, (N, P, K, 3) pixels of the network's input → target maps on the same device."""
+
+    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Maps (…, C, h, w) of mirrored images turned back; NaN where the mirror says nothing."""
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """Maps of one image → people in pixels of the network's input."""

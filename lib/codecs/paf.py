@@ -7,6 +7,7 @@ far border. Here both directions use the pixel convention of `lib.people`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -166,20 +167,51 @@ class PafCodec:
             mask = people.new_ones(len(people), *cells)
         return {"heatmaps": heatmaps, "pafs": pafs, "mask": mask[:, None].to(people.device, torch.float32)}
 
+    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Maps of mirrored images turned back: columns from right to left, left and right change places.
+
+        A field's x component changes its sign. A limb whose mirror twin is not in the skeleton was not seen in the mirror:
+        its field becomes NaN, and whoever averages keeps what he has there.
+
+        Args:
+            maps: any of "heatmaps" (…, K or more, h, w), channels after K (a background) staying where they are, and "pafs"
+                (…, 2L, h, w).
+
+        Raises:
+            ValueError: a kind of map that this codec does not have.
+        """
+        turned = {}
+        for name, values in maps.items():
+            back = np.asarray(values)[..., ::-1]
+            if name == "heatmaps":
+                k = self.skeleton.num_keypoints
+                back = back[..., [*self.skeleton.flip_index, *range(k, back.shape[-3])], :, :]
+            elif name == "pafs":
+                twins, signs = self.skeleton.limb_flip
+                vectors = back.reshape(*back.shape[:-3], len(twins), 2, *back.shape[-2:])[..., twins, :, :, :]
+                factors = np.where(twins < 0, np.nan, signs)[:, None] * np.array([1, -1])
+                back = (vectors * factors[..., None, None].astype(back.dtype)).reshape(back.shape)
+            else:
+                raise ValueError(f"the codec has heatmaps and pafs, not {name!r}, to turn back from the mirror")
+            turned[name] = back
+        return turned
+
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input with scores in 0..1.
 
         Args:
-            maps: "heatmaps" (K, h, w) and "pafs" (2L, h, w); values that are not finite are never part of a person.
+            maps: "heatmaps" (K, h, w), or (K + 1, h, w) with a background, which is not used, and "pafs" (2L, h, w); values
+                that are not finite are never part of a person.
 
         Raises:
             ValueError: the maps' shapes do not fit the skeleton.
         """
         heatmaps, pafs = (np.ascontiguousarray(maps[name], np.float32) for name in ("heatmaps", "pafs"))
         k, limbs = self.skeleton.num_keypoints, self._limbs()
-        if heatmaps.ndim != 3 or len(heatmaps) != k or pafs.shape != (2 * len(limbs), *heatmaps.shape[1:]):
-            raise ValueError(f"skeleton {self.skeleton.name!r} needs heatmaps ({k}, h, w) and pafs ({2 * len(limbs)}, h, w), "
-                             f"got {heatmaps.shape} and {pafs.shape}")  # fmt: skip
+        if heatmaps.ndim != 3 or len(heatmaps) not in (k, k + 1) or pafs.shape != (2 * len(limbs), *heatmaps.shape[1:]):
+            raise ValueError(f"skeleton {self.skeleton.name!r} needs heatmaps ({k} or {k + 1}, h, w) and pafs "
+                             f"({2 * len(limbs)}, h, w), got {heatmaps.shape} and {pafs.shape}")  # fmt: skip
+        heatmaps = heatmaps[:k]
         keypoints, scores = decode_maps(
             heatmaps, pafs, limbs, np.float32(self.peak_threshold), self.peak_window // 2, self.max_peaks,
             self.peaks == "ranked", REFINEMENTS[self.refine], np.float32(self.link_threshold), self.line_samples,

@@ -137,6 +137,22 @@ class CodecContract:
             first[0, ::2, ::2] = rng.uniform(0.5, 1, first[0, ::2, ::2].shape)
         self.assert_valid(self.codec(COCO17).decode(maps))
 
+    def test_maps_of_the_mirror_image_turned_back_are_the_maps(self, rng):
+        codec, width = self.codec(COCO17), self.size[1]
+        people = torch.tensor(np.stack([figure(COCO17, (x, 110), 120, rng) for x in (80, 200)])[None])
+        mirrored = people[:, :, COCO17.flip_index].clone()
+        mirrored[..., 0] = width - 1 - mirrored[..., 0]
+        maps, turned = ({name: values.numpy() for name, values in codec.encode(p, None, self.size).items() if name != "mask"}
+                        for p in (people, mirrored))  # fmt: skip
+        turned = codec.flip(turned)
+        for name, values in maps.items():
+            assert turned[name].dtype == values.dtype
+            known = ~np.isnan(turned[name])
+            assert known.any()
+            np.testing.assert_allclose(turned[name][known], values[known], atol=1e-4)
+        with pytest.raises(ValueError, match="'flow'"):
+            codec.flip({"flow": np.zeros((1, 2, 4, 4))})
+
     def test_wrong_shapes_are_named(self, rng):
         codec = self.codec(COCO17)
         with pytest.raises(ValueError, match=r"17.*got \(1, 2, 4, 3\)"):

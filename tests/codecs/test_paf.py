@@ -256,6 +256,23 @@ def test_published_assignment_of_three():
     assert paf_links.assign(scores, np.float32(0.3), paf_links.OPTIMAL_UNPRUNED).tolist() == [1, 0, 2]
 
 
+def test_turned_back_without_a_twin_is_not_known_and_a_background_stays():
+    arm = Skeleton("arm", ("left_a", "right_a", "b"), ((0, 2), (0, 1)), ((0, 1),), (0.05,) * 3)
+    maps = {"heatmaps": np.arange(8.0).reshape(4, 1, 2), "pafs": np.arange(8.0, dtype=np.float32).reshape(4, 1, 2)}
+    back = PafCodec(arm).flip(maps)
+    assert back["heatmaps"][:, 0].tolist() == [[3, 2], [1, 0], [5, 4], [7, 6]]
+    assert np.isnan(back["pafs"][:2]).all(), "left_a–b has no right_a–b"
+    assert back["pafs"][2:, 0].tolist() == [[-5, -4], [7, 6]], "left_a–right_a points the other way"
+
+
+def test_a_background_channel_is_no_keypoint():
+    person = torch.tensor(figure(STICK, (60, 50), 80, np.random.default_rng(0))[None, None])
+    maps = {name: values[0].numpy() for name, values in PafCodec(STICK).encode(person, None, SIZE).items()}
+    people = PafCodec(STICK).decode(maps)
+    maps["heatmaps"] = np.concatenate([maps["heatmaps"], 1 - maps["heatmaps"].max(axis=0, keepdims=True)])
+    assert np.array_equal(PafCodec(STICK).decode(maps).keypoints, people.keypoints)
+
+
 TRIANGLE = Skeleton("triangle", ("a", "b", "c"), ((0, 1), (1, 2), (2, 0)), (), (0.05,) * 3)
 
 
