@@ -10,6 +10,7 @@ A network is an `nn.Module(skeleton, **options)` with
   `lib.checkpoints` needs to carry a head over to another skeleton.
 """
 
+from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.trt_pose import TrtPose
 
-NETWORKS = {"TrtPose": TrtPose}
+NETWORKS = {"TrtPose": TrtPose, "LightweightOpenPose": LightweightOpenPose}

@@ -16,6 +16,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lib import ROOT
+from lib.models.images import check_images
 from lib.skeleton import Skeleton
 
 # trunk → channels of its stride-32 features
@@ -86,7 +87,7 @@ class TrtPose(nn.Module):
             2k is the y and 2k+1 the x component of limb k.
         """
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            _check_size(images, self.input_multiple)
+            check_images(images, self.input_multiple)
         features = self.trunk((images - self.mean) / self.std)
         return {"heatmaps": self.heatmaps(features), "pafs": self.pafs(features)}
 
@@ -173,16 +174,6 @@ def _check_options(skeleton: Skeleton, trunk: str, attention: bool, num_upsample
     if not low <= num_upsample <= stages + 1:
         raise ValueError(f"num_upsample={num_upsample} must be {low} to {stages + 1} with attention={attention} "
                          f"on a trunk of stride {2 ** (stages + 1)}")  # fmt: skip
-
-
-def _check_size(images: Tensor, multiple: int) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must be a batch (N, 3, H, W), got {tuple(images.shape)}")
-    height, width = images.shape[2:]
-    if height % multiple or width % multiple:
-        fits = " × ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
-        raise ValueError(f"the input is {height} × {width} pixels, but height and width must be multiples of {multiple}; "
-                         f"the nearest size is {fits}")  # fmt: skip
 
 
 def _load_imagenet(network: TrtPose, trunk: str, path: str | None) -> None:
