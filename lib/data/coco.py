@@ -214,6 +214,65 @@ def insert_neck(coco: CocoFile, category: str = "person", rounded: bool = True) 
 
 
 @no_garbage_collection()
+def with_skeleton(coco: CocoFile, skeleton: Skeleton, category: str | None = None) -> CocoFile:
+    """Give the figures of a category the keypoints of another skeleton, selected and put in order by name, and its limbs.
+
+    A neck that only the skeleton has is computed first: the exact middle of the shoulders, see `insert_neck`. Figures that
+    lose keypoints are counted anew. Mirror twins are found by name when the result is read.
+
+    Args:
+        coco: stays as it is.
+        skeleton: what the figures are to have.
+        category: the one to change, which keeps its name; None: the only one with keypoints.
+
+    Returns:
+        A new CocoFile that shares the untouched parts.
+
+    Raises:
+        KeyError: no such category.
+        ValueError: the skeleton has keypoints that the category has not.
+    """
+    old = category_named(coco, category)
+    if lacks_neck(old, skeleton):
+        coco = insert_neck(coco, old.name, rounded=False)
+        old = category_named(coco, old.name)
+    order = order_of(old, skeleton, coco.source)
+    places = [i for k in order for i in (3 * k, 3 * k + 1, 3 * k + 2)]
+    fewer = len(order) < len(old.keypoints)
+
+    def chosen(a: Annotation) -> Annotation:
+        if a.category_id != old.id or not a.keypoints:
+            return a
+        keypoints = [a.keypoints[i] for i in places]
+        count = sum(v > 0 for v in keypoints[2::3]) if fewer else a.num_keypoints
+        return msgspec.structs.replace(a, keypoints=keypoints, num_keypoints=count)
+
+    new = skeleton.to_coco()
+    new = msgspec.structs.replace(old, **{key: new[key] for key in ("keypoints", "skeleton", "sigmas")})
+    result = msgspec.structs.replace(
+        coco,
+        annotations=[chosen(a) for a in coco.annotations],
+        categories=[new if c is old else c for c in coco.categories],
+    )
+    result.source = coco.source
+    return result
+
+
+def lacks_neck(category: Category, skeleton: Skeleton) -> bool:
+    """Whether the skeleton has a neck that must be computed, because the category has none."""
+    return "neck" in skeleton.keypoints and "neck" not in (category.keypoints or ())
+
+
+def order_of(category: Category, skeleton: Skeleton, source: str | Path) -> list[int]:
+    """Where a skeleton's keypoints stand among those of a category; ValueError names the ones that do not."""
+    missing = [name for name in skeleton.keypoints if name not in (category.keypoints or ())]
+    if missing:
+        raise ValueError(f"{source}: category {category.name!r} has no {', '.join(missing)}, which the skeleton "
+                         f"{skeleton.name!r} asks for; it has {', '.join(category.keypoints or ()) or 'no keypoints'}")  # fmt: skip
+    return [category.keypoints.index(name) for name in skeleton.keypoints]
+
+
+@no_garbage_collection()
 def insert_neck_file(source: str | Path, target: str | Path, category: str = "person", rounded: bool = True) -> Path:
     """Write a copy of a COCO file whose figures have a neck (see `insert_neck`).
 

@@ -30,10 +30,14 @@ from lib.data.coco import (
     category_named,
     check_coco,
     insert_neck,
+    lacks_neck,
     no_garbage_collection,
+    order_of,
     read_coco,
     skeleton_of,
+    with_skeleton,
 )
+from lib.skeleton import Skeleton
 
 VERSION = 1
 LARGE_FILE = 50_000_000
@@ -49,6 +53,33 @@ class Origin(msgspec.Struct, forbid_unknown_fields=True):
     sha256: str
     categories: list[Category]
     version: int = VERSION
+
+
+@dataclass(frozen=True)
+class View:
+    """How the keypoints of a category are made from those in the file.
+
+    Attributes:
+        number: of keypoints in the file.
+        neck: the shoulders between which one more is computed, and whether it is rounded.
+        order: which of them are wanted; None: all.
+        skeleton: with what they make, if it was given.
+    """
+
+    number: int
+    neck: tuple[int, int, bool] | None = None
+    order: tuple[int, ...] | None = None
+    skeleton: Skeleton | None = None
+
+    @property
+    def leaves_out(self) -> bool:
+        return self.order is not None and len(self.order) < self.number + (self.neck is not None)
+
+    def __call__(self, found: np.ndarray) -> np.ndarray:
+        """(P, number, 3) of the file → (P, K, 3)."""
+        if self.neck is not None:
+            found = np.concatenate([found, _neck(found.astype(np.float64), *self.neck)[:, None]], axis=1)
+        return found if self.order is None else found[:, self.order]
 
 
 @dataclass(eq=False)
@@ -98,7 +129,7 @@ class LabelIndex:
     region_sizes: np.ndarray
     path: Path | None = None
     origin: Origin | None = None
-    necks: dict[int, tuple[int, int, bool]] = field(default_factory=dict)
+    views: dict[int, View] = field(default_factory=dict)
 
     @classmethod
     def of(cls, annotations: str | Path) -> LabelIndex:
@@ -187,22 +218,24 @@ class LabelIndex:
         """(P,) int64: the annotations of a picture."""
         return np.arange(self.first[index], self.first[index + 1])
 
-    def keypoints(self, rows: np.ndarray) -> np.ndarray:
-        """(P, K, 3) float32 x, y in pixels and v, of annotations of one category; zeros for those without keypoints."""
+    def keypoints(self, rows: np.ndarray, inside: bool = False) -> np.ndarray:
+        """(P, K, 3) float32 x, y in pixels and v, of annotations of one category; zeros for those without keypoints.
+
+        With `inside`, v = 0 for keypoints outside their picture or exactly at 0, 0, and so for a neck between them.
+        """
         if not len(rows):
             return np.zeros((0, 0, 3), np.float32)
-        category_id = int(self.category_ids[rows[0]])
-        neck = self.necks.get(category_id)
-        category = next(c for c in self.categories if c.id == category_id)
-        width = 3 * (len(category.keypoints or ()) - (neck is not None))
+        view = self._view(int(self.category_ids[rows[0]]))
         begin = self.keypoint_first[rows]
-        given = self.keypoint_first[rows + 1] - begin == width
-        found = np.zeros((len(rows), width), self.keypoint_values.dtype)
-        found[given] = self.keypoint_values[begin[given, None] + np.arange(width)]
+        given = self.keypoint_first[rows + 1] - begin == 3 * view.number
+        found = np.zeros((len(rows), 3 * view.number), self.keypoint_values.dtype)
+        found[given] = self.keypoint_values[begin[given, None] + np.arange(3 * view.number)]
         found = found.reshape(len(rows), -1, 3)
-        if neck is not None:
-            found = np.concatenate([found, _neck(found.astype(np.float64), *neck)[:, None]], axis=1)
-        return found.astype(np.float32)
+        if inside:
+            limits = self.sizes[np.searchsorted(self.first, rows, side="right") - 1, ::-1]
+            xy = found[..., :2]
+            found[..., 2] *= ((xy >= 0) & (xy < limits[:, None])).all(axis=2) & (xy != 0).any(axis=2)
+        return view(found).astype(np.float32)
 
     def polygons(self, row: int) -> list[np.ndarray]:
         """Outlines (M, 2) float32 of an annotation, as in the file; none for a run-length mask."""
@@ -213,14 +246,36 @@ class LabelIndex:
         """(R,) int32 lengths of the runs of 0, 1, 0, … down the columns of a mask of `region_sizes[row]`, or None."""
         return None if self.region_sizes[row, 0] < 0 else self.run_values[self.run_first[row] : self.run_first[row + 1]]
 
+    def skeleton(self, category: str | None = None) -> Skeleton:
+        """Of a category; what `with_skeleton` was given keeps all that a COCO file cannot hold."""
+        named = category_named(self, category)
+        return self._view(named.id).skeleton or skeleton_of(self, named.name)
+
     def with_neck(self, category: str | None = None, rounded: bool = True) -> LabelIndex:
         """The same labels with a neck, computed when keypoints are read; see `lib.data.coco.insert_neck` for the rest."""
         old = category_named(self, category)
-        skeleton = skeleton_of(self, category)
+        skeleton, view = skeleton_of(self, category), self._view(old.id)
         changed = insert_neck(CocoFile([], [], self.categories), old.name, rounded)
-        ends = skeleton.index("left_shoulder"), skeleton.index("right_shoulder")
-        necks = {**self.necks, old.id: (*ends, rounded)}
-        return dataclasses.replace(self, categories=changed.categories, necks=necks)
+        order = view.order or range(view.number)
+        ends = (order[skeleton.index(name)] for name in ("left_shoulder", "right_shoulder"))
+        view = dataclasses.replace(view, neck=(*ends, rounded), order=(*order, view.number), skeleton=None)
+        return dataclasses.replace(self, categories=changed.categories, views={**self.views, old.id: view})
+
+    def with_skeleton(self, skeleton: Skeleton, category: str | None = None) -> LabelIndex:
+        """The same labels with the keypoints of a skeleton, found by name when they are read.
+
+        A neck that the file lacks is the exact middle of the shoulders; see `lib.data.coco.with_skeleton` for the rest.
+        """
+        old = category_named(self, category)
+        labels = self.with_neck(old.name, rounded=False) if lacks_neck(old, skeleton) else self
+        view = labels._view(old.id)
+        places = view.order or range(view.number)
+        order = order_of(category_named(labels, old.name), skeleton, self.source)
+        view = dataclasses.replace(view, order=tuple(places[k] for k in order), skeleton=skeleton)
+        changed = with_skeleton(CocoFile([], [], labels.categories), skeleton, old.name)
+        labels = dataclasses.replace(labels, categories=changed.categories, views={**labels.views, old.id: view})
+        labels._count_again()
+        return labels
 
     def is_stale(self, source: str | Path) -> bool:
         """Whether the index is of another content than `source` has now; a copy with another time is still the same."""
@@ -232,7 +287,7 @@ class LabelIndex:
     def __getstate__(self) -> dict:
         if self.path is None:
             return self.__dict__
-        return {name: getattr(self, name) for name in ("path", "origin", "source", "categories", "necks")}
+        return {name: getattr(self, name) for name in ("path", "origin", "source", "categories", "views")}
 
     def __setstate__(self, state: dict) -> None:
         if state["path"] is not None:
@@ -241,6 +296,20 @@ class LabelIndex:
                 raise ValueError(f"{opened.path} was made again from another file while it was in use: start again")
             state = {**opened.__dict__, **state}
         self.__dict__.update(state)
+        if self.path is not None:
+            self._count_again()
+
+    def _view(self, category_id: int) -> View:
+        category = next(c for c in self.categories if c.id == category_id)
+        return self.views.get(category_id) or View(len(category.keypoints or ()))
+
+    def _count_again(self) -> None:
+        """Figures of which keypoints are left out have fewer than the file says."""
+        for category_id in (i for i, view in self.views.items() if view.leaves_out):
+            rows = np.flatnonzero(self.category_ids == category_id)
+            count = (self.keypoints(rows)[..., 2] > 0).sum(axis=1)
+            self.labelled, self.num_keypoints = self.labelled.copy(), self.num_keypoints.copy()
+            self.labelled[rows] = self.num_keypoints[rows] = count
 
     def _command(self) -> str:
         standard = index_path(self.source).resolve() == self.path.resolve()

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -18,11 +19,11 @@ from lib import ROOT
 from lib.__main__ import main
 from lib.data import index as module
 from lib.data.augment import Augment
-from lib.data.coco import CocoFile, Image, insert_neck, read_coco
+from lib.data.coco import CocoFile, Image, insert_neck, read_coco, skeleton_of, with_skeleton
 from lib.data.dataset import CocoKeypoints, collate, worker_init
 from lib.data.index import LabelIndex, build_index, index_path
 from lib.learner import PoseData
-from lib.skeleton import COCO17, COCO18_NECK
+from lib.skeleton import COCO17, COCO18_NECK, OPENPOSE18, Skeleton
 
 SQUARE = [10.5, 20, 40, 20, 40, 60, 10.5, 60]
 
@@ -198,6 +199,78 @@ def test_the_neck_is_the_one_of_insert_neck(file, rounded):
         labels.with_neck("person")
     with pytest.raises(KeyError, match="no category 'cat'"):
         labels.with_neck("cat")
+
+
+HEADS = Skeleton("head", ("right_eye", "nose", "left_eye"), ((1, 0), (1, 2)), ((0, 2),), (0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("skeleton", [OPENPOSE18, COCO18_NECK, HEADS])
+@pytest.mark.parametrize("saved", [False, True])
+def test_another_skeleton_is_the_keypoints_of_the_same_name(file, skeleton, saved):
+    plain = (LabelIndex.build(file) if saved else LabelIndex.of(file)).with_neck("person", rounded=False)
+    labels = pickle.loads(pickle.dumps(LabelIndex.of(file).with_skeleton(skeleton, "person")))
+    rows = labels.rows(0)
+    expected = plain.keypoints(rows)[:, [COCO18_NECK.index(name) for name in skeleton.keypoints]]
+    np.testing.assert_array_equal(labels.keypoints(rows), expected)
+    assert labels.skeleton("person") == skeleton and labels.keypoints(rows).any()
+    # the same for a whole file, which keeps the category's name
+    coco = with_skeleton(read_coco(file), skeleton, "person")
+    found = skeleton_of(coco, "person")
+    assert (found.keypoints, found.limbs, found.sigmas) == (skeleton.keypoints, skeleton.limbs, skeleton.sigmas)
+    whole = LabelIndex.from_coco(coco)
+    assert coco.source == str(file) and whole.labelled[rows].tolist() == (expected[..., 2] > 0).sum(axis=1).tolist()
+    np.testing.assert_array_equal(whole.keypoints(rows), expected)
+
+
+def test_keypoints_that_are_left_out_do_not_count(file):
+    labels = LabelIndex.of(file).with_skeleton(HEADS, "person")
+    rows = np.flatnonzero(labels.category_ids == 1)
+    count = (labels.keypoints(rows)[..., 2] > 0).sum(axis=1)
+    assert labels.labelled[rows].tolist() == labels.num_keypoints[rows].tolist() == count.tolist()
+    whole = LabelIndex.of(file)
+    all_of_them = whole.with_skeleton(OPENPOSE18, "person")
+    assert all_of_them.labelled.tolist() == whole.labelled.tolist() != labels.labelled.tolist()
+    assert all_of_them.num_keypoints.tolist() == whole.num_keypoints.tolist()
+
+
+def test_views_follow_each_other(file):
+    rows = np.array([0, 1])
+    expected = LabelIndex.of(file).with_skeleton(OPENPOSE18, "person").keypoints(rows)
+    reordered = dataclasses.replace(COCO17, keypoints=COCO17.keypoints[::-1], flip_pairs=())
+    labels = LabelIndex.of(file).with_skeleton(reordered, "person")
+    assert labels.with_neck("person").skeleton("person").keypoints == (*reordered.keypoints, "neck")
+    twice = labels.with_neck("person", rounded=False).with_skeleton(OPENPOSE18, "person")
+    np.testing.assert_array_equal(twice.keypoints(rows), expected)
+    np.testing.assert_array_equal(labels.with_skeleton(OPENPOSE18, "person").keypoints(rows), expected)
+
+
+def test_a_skeleton_with_other_keypoints_is_refused(file):
+    toes = Skeleton("foot", ("nose", "left_toe", "right_toe"), ((0, 1),), (), (0.1,) * 3)
+    for call in (lambda: LabelIndex.of(file).with_skeleton(toes, "person"),
+                 lambda: with_skeleton(read_coco(file), toes, "person")):  # fmt: skip
+        with pytest.raises(
+            ValueError, match=r"labels\.json: category 'person' has no left_toe, right_toe, .* 'foot' asks"
+        ):
+            call()
+    with pytest.raises(ValueError, match=r"category 'crowd' has no right_eye, nose, left_eye, .*; it has no keypoints"):
+        with_skeleton(read_coco(file), HEADS, "crowd")
+
+
+def test_keypoints_inside_their_picture(file):
+    content = msgspec.json.decode(file.read_bytes())
+    first = content["annotations"][0]
+    places = [(0, 0), (0, 5), (5, 0), (64, 5), (63.9, 5), (5, 48), (5, 47.9), (-0.1, 5), (5, -1)]
+    first["keypoints"][: 3 * len(places)] = [n for x, y in places for n in (x, y, 2)]
+    file.write_bytes(msgspec.json.encode(content))
+    labels = LabelIndex.of(file)
+    kept = labels.keypoints(np.array([0]), inside=True)[0, : len(places), 2] > 0
+    assert kept.tolist() == [False, True, True, False, True, False, True, False, False]
+    # both shoulders are labelled, one beyond the border: no neck between them
+    left, right = (COCO17.index(name) for name in ("left_shoulder", "right_shoulder"))
+    assert not kept[left] and kept[right]
+    labels = labels.with_skeleton(OPENPOSE18, "person")
+    necks = [labels.keypoints(np.array([0]), inside)[0, 1] for inside in (False, True)]
+    np.testing.assert_allclose(necks, [[5, 47.95, 2], [0, 0, 0]], atol=1e-4)
 
 
 def test_a_pickle_is_the_path(pictures):
