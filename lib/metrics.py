@@ -15,9 +15,22 @@ from lib.skeleton import COCO17, Skeleton
 METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
 
 
-def people_to_results(people: People, image_id: int, category_id: int = 1) -> list[dict]:
-    """One COCO result per person: keypoints as 3K numbers with their scores in third place, and the person's score."""
-    flat = people.keypoints.astype(np.float64).round(3).reshape(len(people), 3 * people.keypoints.shape[1])
+def people_to_results(people: People, image_id: int, category_id: int = 1, half_pixel: bool = False,
+                      third: str = "score") -> list[dict]:  # fmt: skip
+    """One COCO result per person: keypoints as 3K numbers, and the person's score.
+
+    Args:
+        people: as predicted, in pixels of the image.
+        image_id, category_id: COCO's numbers.
+        half_pixel: add 0.5 to x and y of every keypoint found, for annotations that count from a pixel's corner.
+        third: each keypoint's third number is its "score", or 1 where it was "found". COCO's score does not look at it.
+    """
+    keypoints = people.keypoints.astype(np.float64)
+    found = keypoints[..., 2] > 0
+    keypoints[..., :2] += 0.5 * half_pixel * found[..., None]
+    if third == "found":
+        keypoints[..., 2] = found
+    flat = keypoints.round(3).reshape(len(people), 3 * keypoints.shape[1])
     return [
         {"image_id": int(image_id), "category_id": category_id, "keypoints": row.tolist(), "score": round(float(s), 6)}
         for row, s in zip(flat, people.scores)
@@ -53,8 +66,9 @@ class CocoScorer:
             raise ValueError(f"the model's keypoints ({', '.join(predicted.keypoints)}) and the annotations' "
                              f"({', '.join(self.keypoints)}) have no name in common")  # fmt: skip
         # a missing keypoint reads the column of zeros which `_select` appends
-        self._columns = np.array([predicted.keypoints.index(n) if n in predicted.keypoints else predicted.num_keypoints
-                                  for n in self.keypoints])  # fmt: skip
+        self._annotated = [predicted.keypoints.index(name) if name in predicted.keypoints else predicted.num_keypoints
+                           for name in truth.keypoints]  # fmt: skip
+        self._columns = [self._annotated[k] for k in scored]
         self.image_ids = sorted({image.id for image in coco.images} if image_ids is None else set(image_ids))
         if not self.image_ids:
             raise ValueError("there is no image to score")
@@ -88,6 +102,14 @@ class CocoScorer:
     def select(self, keypoints: np.ndarray) -> np.ndarray:
         """Predicted keypoints (P, K, 3) → the scored ones, in the annotations' order; missing ones are zeros."""
         return np.pad(keypoints, ((0, 0), (0, 1), (0, 0)))[:, self._columns]
+
+    def as_annotated(self, results: Iterable[Mapping]) -> list[dict]:
+        """The same results with the keypoints of the annotation file, in its order: any COCO program can score them.
+
+        What the model does not predict is 0, 0, 0; what the file does not annotate is left out.
+        """
+        rows = ((r, np.pad(np.reshape(r["keypoints"], (-1, 3)), ((0, 1), (0, 0)))) for r in results)
+        return [{**r, "keypoints": keypoints[self._annotated].ravel().tolist()} for r, keypoints in rows]
 
     def match(self, results: Sequence[Mapping]) -> list[dict]:
         """Pair true and predicted people image by image, as many and as similar as possible.

@@ -124,3 +124,32 @@ def test_no_common_keypoint_is_an_error():
     beetle = Skeleton("beetle", ["head", "tail"], [(0, 1)], (), [0.05, 0.05])
     with pytest.raises(ValueError, match="no name in common"):
         CocoScorer(coco_file(rng), beetle)
+
+
+def test_published_results_count_half_pixels_and_say_only_what_was_found():
+    people = People([[[10, 20, 0.5], [0, 0, 0], [3.25, 4, 0.01]]], [7.5])
+    plain, published = people_to_results(people, 3), people_to_results(people, 3, 1, half_pixel=True, third="found")
+    assert plain[0]["keypoints"] == [10, 20, 0.5, 0, 0, 0, 3.25, 4, 0.01]
+    assert published[0]["keypoints"] == [10.5, 20.5, 1, 0, 0, 0, 3.75, 4.5, 1]
+    assert published[0]["score"] == 7.5 and people.keypoints[0, 0, 0] == 10
+
+
+def test_results_as_annotated_give_other_programs_the_same_table():
+    rng = np.random.default_rng(9)
+    coco = coco_file(rng)
+    results = noisy_results(coco, rng)
+    order = rng.permutation(18)
+    names = [("neck", *COCO17.keypoints)[k] for k in order]
+    model = Skeleton("person", names, (), (), (0.05,) * 18)
+    turned = [r | {"keypoints": np.concatenate([[[9, 9, 1]], np.reshape(r["keypoints"], (17, 3))])[order].ravel().tolist()}
+              for r in results]  # fmt: skip
+    scorer = CocoScorer(coco, model)
+    back = scorer.as_annotated(turned)
+    assert back == results
+    assert scorer(turned) == pytest.approx(official(coco, back), abs=1e-9)
+    # with an annotated neck it stays, and what the model lacks is 0, 0, 0
+    with_neck = CocoScorer(insert_neck(coco), model).as_annotated(turned[:1])[0]["keypoints"]
+    assert len(with_neck) == 54 and with_neck[-3:] == [9, 9, 1]
+    noseless = CocoScorer(coco, Skeleton("person", COCO17.keypoints[1:], (), (), (0.05,) * 16))
+    cut = [r | {"keypoints": r["keypoints"][3:]} for r in results[:1]]
+    assert noseless.as_annotated(cut)[0]["keypoints"] == [0, 0, 0] + results[0]["keypoints"][3:]
