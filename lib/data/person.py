@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -62,14 +63,27 @@ def person(
     if pose == "sit" and abs((chance + 180) % 360 - 180) > 100:
         chance = 180 - chance  # the stool, drawn behind, would be on the wrong side of somebody seen from behind
     heading = chance if heading is None else heading
-    camera = rotation(-rng.uniform(-2, 14), 0, 0)  # looks down a little
-    body = _Body(forward_kinematics(JOINTS, angles, camera @ rotation(0, heading, 0)), look, side_cue)
+    figure = posed_person(angles, look, heading, rng.uniform(-2, 14), side_cue)
     lift = rng.uniform(0.08, 0.25) if pose == "jump" else 0.0
-    figure = Figure(body.shapes(), body.keypoints(), [body.surface(name) for name in COCO17.keypoints])
     if pose == "sit":
-        x, y = body.frames["pelvis"].origin[:2]
-        figure.seat = [(x + s * 0.1, row, 0.03) for row in (y + 0.1, figure.lowest() - 0.03) for s in (-1, 1)]
+        figure.seat = [(s * 0.1, row, 0.03) for row in (0.1, figure.lowest() - 0.03) for s in (-1, 1)]
     return figure.standing(lift)
+
+
+def posed_person(
+    angles: Mapping[str, tuple[float, float, float]], look: Look, heading: float, tilt: float, side_cue: bool = True
+) -> Figure:
+    """This person in this pose, the middle of the hips at (0, 0).
+
+    Args:
+        angles: joint name → (pitch, twist, roll) degrees, see `JOINTS`.
+        look: build and clothes.
+        heading: degrees, 0 looks at the viewer, 90 to the right, 180 away.
+        tilt: degrees by which the camera looks down.
+        side_cue: an orange band on the left wrist and a lighter left shoe.
+    """
+    body = _Body(forward_kinematics(JOINTS, angles, rotation(-tilt, 0, 0) @ rotation(0, heading, 0)), look, side_cue)
+    return Figure(body.shapes(), body.keypoints(), [body.surface(name) for name in COCO17.keypoints])
 
 
 class _Body:

@@ -103,12 +103,12 @@ def compose(
     things = []
     for _ in range(rng.poisson(scene.objects)):
         scale = rng.uniform(*scene.height) * height
-        things.append((scale, (rng.uniform(0, width), _ground(scale, height, horizon))))
+        things.append((scale, (rng.uniform(0, width), ground_row(scale, height, horizon))))
     for scale, at in things:
-        _shadow(image, at, 0.19 * scale, 0.035 * scale)
+        shadow(image, at, 0.19 * scale, 0.035 * scale)
     for p in people:
         middle, half = p.figure.footprint()
-        _shadow(image, (p.at[0] + middle * p.scale, p.at[1]), (half + 0.08) * p.scale, 0.035 * p.scale)
+        shadow(image, (p.at[0] + middle * p.scale, p.at[1]), (half + 0.08) * p.scale, 0.035 * p.scale)
     order = [(p.at[1], owner, p) for owner, p in enumerate(people, 1)]
     order += [(at[1], 0, (scale, at)) for scale, at in things]
     for _, owner, what in sorted(order, key=lambda entry: entry[0]):
@@ -134,7 +134,7 @@ def paint_crowd(canvas: Canvas, scene: Scene, rng: np.random.Generator, horizon:
     return True
 
 
-def _ground(scale: float, height: int, horizon: int) -> float:
+def ground_row(scale: float, height: int, horizon: int) -> float:
     """Row on which something of this size stands: the bigger, the nearer, the lower."""
     nearness = scale / (0.9 * height)
     return horizon + (0.97 * height - horizon) * min(nearness, 1.1) ** 0.8
@@ -147,7 +147,7 @@ def _place(
     truncated = rng.random() < scene.truncation
     best, best_overlap = None, np.inf
     for _ in range(8):
-        row = _ground(scale, scene.size[0], horizon) + rng.normal(0, 0.02) * scene.size[0]
+        row = ground_row(scale, scene.size[0], horizon) + rng.normal(0, 0.02) * scene.size[0]
         box = Placed(figure, scale, (0.0, row)).box()
         x, down = (_cut_off if truncated else _inside)(box, scene.size[1], rng)
         candidate = Placed(figure, scale, (float(x), float(row + down)))
@@ -179,7 +179,7 @@ def _cover(a: np.ndarray, b: np.ndarray) -> float:
     return float(w * h / min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])))
 
 
-def _shadow(image: np.ndarray, at: tuple[float, float], rx: float, ry: float) -> None:
+def shadow(image: np.ndarray, at: tuple[float, float], rx: float, ry: float) -> None:
     """Darken the ground in an ellipse, in place."""
     x0, x1 = max(int(at[0] - rx), 0), min(int(at[0] + rx) + 1, image.shape[1])
     y0, y1 = max(int(at[1] - ry), 0), min(int(at[1] + ry) + 1, image.shape[0])

@@ -70,7 +70,7 @@ def render(scene: Scene, seed: int, index: int, figure: str = "person") -> tuple
     canvas = Canvas(scene.size, scene.supersample)
     crowd = paint_crowd(canvas, scene, rng, horizon, draw_figure)
     figures = compose(canvas, image, scene, rng, horizon, draw_figure)
-    image = _finish(canvas.over(image), rng, scene.noise)
+    image = sensed(canvas.over(image), rng, scene.noise, rng.uniform(0.92, 1.08), rng.uniform(-6, 6))
     labels = _labels(canvas, figures, crowd, skeleton.num_keypoints)
     return image, labels
 
@@ -199,9 +199,8 @@ def _coco(rows: Sequence[Labels], skeleton: Skeleton, scene: Scene, description:
             "annotations": annotations, "categories": [skeleton.to_coco()]}  # fmt: skip
 
 
-def _finish(image: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:
+def sensed(image: np.ndarray, rng: np.random.Generator, noise: float, gain: float, offset: float) -> np.ndarray:
     """Exposure and sensor noise, by tables: each random byte stands for one quantile of the normal distribution."""
-    gain, offset = rng.uniform(0.92, 1.08), rng.uniform(-6, 6)
     exposed = cv2.LUT(image, np.clip(np.rint(np.arange(256) * gain + offset), 0, 255).astype(np.uint8))
     bytes_ = np.frombuffer(rng.bytes(image.size), np.uint8).reshape(image.shape)
     return cv2.add(exposed, cv2.LUT(bytes_, np.rint(_QUANTILES * noise).astype(np.int16)), dtype=cv2.CV_8U)
@@ -217,7 +216,7 @@ def _labels(canvas: Canvas, figures: Sequence[Placed], crowd: bool, num_keypoint
         if owner == CROWD:
             points, segmentation = np.zeros((num_keypoints, 3)), run_lengths(small == owner)
         else:
-            points, segmentation = _keypoints(canvas, figures[owner - 1], owner), polygons(mask, box, s)
+            points, segmentation = visible_keypoints(canvas, figures[owner - 1], owner), polygons(mask, box, s)
         area = cv2.countNonZero(mask.view(np.uint8)) / s**2
         if area < 1 or not segmentation:
             continue  # not a pixel of it can be seen
@@ -229,7 +228,7 @@ def _labels(canvas: Canvas, figures: Sequence[Placed], crowd: bool, num_keypoint
                   list(segmentations), ids)  # fmt: skip
 
 
-def _keypoints(canvas: Canvas, placed: Placed, owner: int) -> np.ndarray:
+def visible_keypoints(canvas: Canvas, placed: Placed, owner: int) -> np.ndarray:
     """(K, 3): positions in pixels, and the visibility read from the buffer."""
     height, width = canvas.size
     points = placed.figure.keypoints * placed.scale + placed.at
