@@ -10,19 +10,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.codecs import paf_encode, paf_links, paf_peaks
-from lib.codecs.paf_decode import decode_maps
+from lib.codecs import paf_decode, paf_encode, paf_links, paf_peaks
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
 
 MERGES = {"sum": paf_encode.SUM, "average": paf_encode.AVERAGE, "overwrite": paf_encode.OVERWRITE}
 REFINEMENTS = {"none": paf_peaks.NONE, "centroid": paf_peaks.CENTROID, "parabola": paf_peaks.PARABOLA}
 ASSIGNMENTS = {"optimal": paf_links.OPTIMAL, "greedy": paf_links.GREEDY, "unpruned": paf_links.OPTIMAL_UNPRUNED}
-GROUPINGS, PEAKS, SCORES = ("conflict_free", "flood"), ("ranked", "first"), ("confidence", "count")
+PEAKS = {"ranked": paf_peaks.RANKED, "first": paf_peaks.FIRST, "spaced": paf_peaks.SPACED}
+GROUPINGS = {"conflict_free": paf_decode.CONFLICT_FREE, "flood": paf_decode.FLOOD,
+             "sequential": paf_decode.SEQUENTIAL, "sequential_lone": paf_decode.SEQUENTIAL_LONE}  # fmt: skip
+LINK_SCORES = ("mean", "hits")
+SCORES = {"confidence": paf_decode.CONFIDENCE, "count": paf_decode.COUNT, "openpose": paf_decode.OPENPOSE}
 
 PUBLISHED = {
     "peaks": "first",
@@ -36,6 +40,42 @@ PUBLISHED = {
     "score": "count",
 }
 """Decode options with which the same maps give the people of trt_pose's own decoder: `replace(codec, **PUBLISHED)`."""
+
+
+def lightweight_openpose_options(skeleton: Skeleton, old: bool = False) -> dict:
+    """Decode options of Lightweight OpenPose's own decoder: `replace(codec, upsample=4, **lightweight_openpose_options(…))`.
+
+    Its people on its own maps, upsampled by 8 for its evaluation and by 4 for its demo. The links of the known figure
+    are followed from the neck outwards, shoulders to ears last and only to fill in; limbs that figure does not have
+    follow before those two, in the skeleton's order. Take the evaluation's score with `score="openpose"`.
+
+    Args:
+        skeleton: of the codec; its keypoints' names tell which limb is which.
+        old: the decoder of the published figures (until December 2020), with a penalty for links longer than half the map.
+    """
+    known = {frozenset(pair): at for at, pair in enumerate(_OPENPOSE_ORDER)}
+    names = [frozenset(skeleton.keypoints[end] for end in limb) for limb in skeleton.limbs]
+    fill = [k for k, name in enumerate(names) if name in _OPENPOSE_FILL]
+    order = sorted(set(range(len(names))) - set(fill), key=lambda k: (known.get(names[k], len(known)), k))
+    return {
+        "peak_threshold": 0.1, "peaks": "spaced", "peak_distance": 6.0, "max_peaks": 1000, "refine": "none",
+        "link_threshold": 0.0, "hit_threshold": 0.05, "line_samples": 10, "bilinear": False,
+        "min_hit_ratio": 0.85,  # of ten samples more than 0.8
+        "link_score": "hits", "length_penalty": old, "assignment": "greedy",
+        "grouping": "sequential_lone" if old else "sequential", "limb_order": (*order, *fill), "fill_limbs": tuple(fill),
+        "min_parts": 3, "min_evidence": 0.2,
+    }  # fmt: skip
+
+
+_OPENPOSE_ORDER = [
+    ("neck", "right_shoulder"), ("neck", "left_shoulder"),
+    *((f"{side}_{a}", f"{side}_{b}") for side in ("right", "left") for a, b in (("shoulder", "elbow"), ("elbow", "wrist"))),
+    *((a.format(side), b.format(side)) for side in ("right", "left")
+      for a, b in (("neck", "{}_hip"), ("{}_hip", "{}_knee"), ("{}_knee", "{}_ankle"))),
+    ("neck", "nose"),
+    *((a.format(side), b.format(side)) for side in ("right", "left") for a, b in (("nose", "{}_eye"), ("{}_eye", "{}_ear"))),
+]  # fmt: skip
+_OPENPOSE_FILL = [frozenset((f"{side}_shoulder", f"{side}_ear")) for side in ("right", "left")]
 
 
 @dataclass(frozen=True)
@@ -56,19 +96,31 @@ class PafCodec:
         peak_threshold: least heatmap value of a keypoint, above 0.
         peak_window: odd size of the neighbourhood in which a peak is the largest, cells.
         max_peaks: peaks kept for each keypoint.
-        peaks: "ranked" keeps the best and one per plateau, "first" the first of the map with all cells of a plateau.
+        peaks: "ranked" keeps the best and one per plateau, "first" the first of the map with all cells of a plateau;
+            "spaced" takes what exceeds its four neighbours, from left to right, and drops what is near to one it took.
+        peak_distance: what "spaced" calls near, cells; `peak_window` has no part in it.
         refine: sub-pixel place of a peak by "parabola" (of logarithms), "centroid" (of the window) or "none".
-        link_threshold: least mean of the field along a link.
+        link_threshold: least score of a link.
+        hit_threshold: a sample of the field above it is a hit; None for the link threshold.
         line_samples: points at which the field is read along a link, both ends included; at least 2.
         bilinear: read the field between cells instead of at the nearest one.
-        min_hit_ratio: least share of these points that exceed the link threshold, 0..1.
+        min_hit_ratio: least share of these points that are hits, 0..1.
+        link_score: "mean" of the field at all these points, or at the "hits" alone.
+        length_penalty: lower the score of links longer than half the map's height.
         assignment: "optimal" for the largest sum of link scores, "greedy" for the best link first, "unpruned" for the
             largest sum when links below the threshold count, too.
         grouping: "conflict_free" joins the surest links first and drops those that would give a person two of one
-            part; "flood" follows all links and lets a later peak of a part replace an earlier one.
+            part; "flood" follows all links and lets a later peak of a part replace an earlier one; "sequential" goes limb by
+            limb, the next one's end replaces an earlier one, and people once begun are never joined; "sequential_lone"
+            also begins people of one peak where the other end of a limb was found nowhere.
+        limb_order: all limbs' indices, in the order in which "sequential" takes them; None for the skeleton's.
+        fill_limbs: indices of limbs that "sequential" uses for keypoints still missing only, not as evidence.
         min_parts: people with fewer keypoints are dropped (with a smaller skeleton: with fewer than all).
-        score: of a person: "confidence", the mean evidence of all its keypoints and limbs, 0 for those not found, or
-            "count", the share of keypoints found.
+        min_evidence: people with less evidence (the sum over their peaks and links) per keypoint are dropped.
+        score: of a person: "confidence", the mean evidence of all its keypoints and limbs, 0 for those not found;
+            "count", the share of keypoints found; or "openpose", the evidence times the number of keypoints but one, which
+            ranks people as Lightweight OpenPose's evaluation does and has no upper bound.
+        upsample: enlarge the maps so many times by cubic interpolation first; "cells" of decoding are then the smaller ones.
 
     Raises:
         ValueError: an option is out of its range or not one of its names.
@@ -84,21 +136,34 @@ class PafCodec:
     peak_window: int = 5
     max_peaks: int = 100
     peaks: str = "ranked"
+    peak_distance: float = 6.0
     refine: str = "parabola"
     link_threshold: float = 0.1
+    hit_threshold: float | None = None
     line_samples: int = 10
     bilinear: bool = False
     min_hit_ratio: float = 0.0
+    link_score: str = "mean"
+    length_penalty: bool = False
     assignment: str = "optimal"
     grouping: str = "conflict_free"
+    limb_order: tuple[int, ...] | None = None
+    fill_limbs: tuple[int, ...] = ()
     min_parts: int = 3
+    min_evidence: float = 0.0
     score: str = "confidence"
+    upsample: int = 1
 
     def __post_init__(self):
+        # lists from JSON and YAML become tuples, so that equal codecs compare equal
+        for option in ("limb_order", "fill_limbs"):
+            if getattr(self, option) is not None:
+                object.__setattr__(self, option, tuple(int(limb) for limb in getattr(self, option)))
         names = {
             "paf_merge": MERGES,
             "peaks": PEAKS,
             "refine": REFINEMENTS,
+            "link_score": LINK_SCORES,
             "assignment": ASSIGNMENTS,
             "grouping": GROUPINGS,
             "score": SCORES,
@@ -113,11 +178,17 @@ class PafCodec:
             "paf_half_width": self.paf_half_width is None or self.paf_half_width >= 0,
             "peak_threshold": self.peak_threshold > 0,
             "peak_window": self.peak_window >= 1 and self.peak_window % 2 == 1,
+            "peak_distance": self.peak_distance >= 0,
             "max_peaks": self.max_peaks >= 1,
             "link_threshold": self.link_threshold >= 0,
+            "hit_threshold": self.hit_threshold is None or self.hit_threshold >= 0,
             "line_samples": self.line_samples >= 2,
             "min_hit_ratio": 0 <= self.min_hit_ratio <= 1,
+            "limb_order": self.limb_order is None or sorted(self.limb_order) == list(range(self.skeleton.num_limbs)),
+            "fill_limbs": set(self.fill_limbs) <= set(range(self.skeleton.num_limbs)),
             "min_parts": self.min_parts >= 1,
+            "min_evidence": self.min_evidence >= 0,
+            "upsample": self.upsample >= 1,
         }
         for option, fits in ranges.items():
             if not fits:
@@ -212,14 +283,24 @@ class PafCodec:
             raise ValueError(f"skeleton {self.skeleton.name!r} needs heatmaps ({k} or {k + 1}, h, w) and pafs "
                              f"({2 * len(limbs)}, h, w), got {heatmaps.shape} and {pafs.shape}")  # fmt: skip
         heatmaps = heatmaps[:k]
-        keypoints, scores = decode_maps(
-            heatmaps, pafs, limbs, np.float32(self.peak_threshold), self.peak_window // 2, self.max_peaks,
-            self.peaks == "ranked", REFINEMENTS[self.refine], np.float32(self.link_threshold), self.line_samples,
-            self.bilinear, self.min_hit_ratio, ASSIGNMENTS[self.assignment], self.grouping == "conflict_free",
-            min(self.min_parts, k), self.score == "confidence",
+        if self.upsample > 1:
+            heatmaps, pafs = (_upsampled(values, self.upsample) for values in (heatmaps, pafs))
+        order = range(len(limbs)) if self.limb_order is None else self.limb_order
+        keypoints, scores = paf_decode.decode_maps(
+            heatmaps, pafs, limbs,
+            peak_threshold=self.peak_threshold, radius=self.peak_window // 2, peak_distance=self.peak_distance,
+            max_peaks=self.max_peaks, peaks=PEAKS[self.peaks], refine=REFINEMENTS[self.refine],
+            paf_offset=0.0, link_threshold=self.link_threshold,
+            hit_threshold=self.link_threshold if self.hit_threshold is None else self.hit_threshold,
+            samples=self.line_samples, bilinear=self.bilinear, min_hit_ratio=self.min_hit_ratio,
+            hits_only=self.link_score == "hits", length_penalty=self.length_penalty,
+            assignment=ASSIGNMENTS[self.assignment], grouping=GROUPINGS[self.grouping],
+            limb_order=np.array(order, np.int64), fill_only=np.isin(np.arange(len(limbs)), self.fill_limbs),
+            min_parts=min(self.min_parts, k), min_evidence=self.min_evidence, score=SCORES[self.score],
         )  # fmt: skip
         found = keypoints[..., 2] > 0
-        keypoints[..., :2] = np.where(found[..., None], cells_to_pixels(keypoints[..., :2], self.stride), 0)
+        pixels = cells_to_pixels(keypoints[..., :2], self.stride / self.upsample)
+        keypoints[..., :2] = np.where(found[..., None], pixels, 0)
         return People(keypoints, scores)
 
     def _limbs(self) -> np.ndarray:
@@ -236,3 +317,8 @@ class PafCodec:
         if mask is not None and mask.shape != (len(keypoints), *cells):
             raise ValueError(f"mask must have shape {(len(keypoints), *cells)}, got {tuple(mask.shape)}")
         return cells
+
+
+def _upsampled(maps: np.ndarray, factor: int) -> np.ndarray:
+    size = (maps.shape[2] * factor, maps.shape[1] * factor)
+    return np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_CUBIC) for channel in maps])

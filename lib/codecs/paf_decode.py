@@ -11,10 +11,14 @@ import numpy as np
 from lib.codecs.paf_links import choose_links
 from lib.codecs.paf_peaks import locate_parts
 
+CONFLICT_FREE, FLOOD, SEQUENTIAL, SEQUENTIAL_LONE = 0, 1, 2, 3
+CONFIDENCE, COUNT, OPENPOSE = 0, 1, 2
+
 
 def decode_maps(
-    heatmaps, pafs, limbs, peak_threshold, radius, max_peaks, ranked, refine, link_threshold, samples, bilinear,
-    min_hit_ratio, assignment, conflict_free, min_parts, confidence,
+    heatmaps, pafs, limbs, *, peak_threshold, radius, peak_distance, max_peaks, peaks, refine, paf_offset, link_threshold,
+    hit_threshold, samples, bilinear, min_hit_ratio, hits_only, length_penalty, assignment, grouping, limb_order,
+    fill_only, min_parts, min_evidence, score,
 ):  # fmt: skip
     """Find peaks, score and choose the links between them, and join linked peaks to people.
 
@@ -24,21 +28,34 @@ def decode_maps(
         heatmaps: (K, h, w) float32.
         pafs: (2L, h, w) float32, y component first.
         limbs: (L, 2) int64.
+        limb_order: (L,) int64, the order in which a sequential grouping goes through the limbs.
+        fill_only: (L,) bool, limbs that give it nothing but keypoints still missing.
         The others are the decode options of `PafCodec`, enumerations as this module's constants.
 
     Returns:
         (P, K, 3) float32 x, y in cells and score, (P,) float32 scores of the people; best first.
     """
-    counts, peaks = locate_parts(heatmaps, np.float32(peak_threshold), radius, max_peaks, ranked, refine)
-    links, link_scores = choose_links(
-        pafs, limbs, counts, peaks, np.float32(link_threshold), samples, bilinear, min_hit_ratio, assignment
+    counts, found = locate_parts(
+        heatmaps, np.float32(peak_threshold), radius, float(peak_distance), max_peaks, peaks, refine
     )
-    if conflict_free:
-        surest = np.argsort(-link_scores, kind="stable")
-        members, evidence = join_links(counts, max_peaks, limbs, links[surest], link_scores[surest], min_parts)
+    in_fields = found if paf_offset == 0 else found + np.float32([paf_offset, paf_offset, 0])
+    links, link_scores = choose_links(
+        pafs, limbs, counts, in_fields, np.float32(link_threshold), np.float32(hit_threshold), samples, bilinear,
+        float(min_hit_ratio), hits_only, length_penalty, assignment,
+    )  # fmt: skip
+    if grouping in (SEQUENTIAL, SEQUENTIAL_LONE):
+        lone = grouping == SEQUENTIAL_LONE
+        members, totals, sizes = follow_limbs(counts, found, limbs, limb_order, fill_only, links, link_scores, lone)
     else:
-        members, evidence = flood_links(counts, max_peaks, limbs, links)
-    keypoints, scores = score_people(members, evidence, peaks, len(limbs), min_parts, confidence)
+        if grouping == CONFLICT_FREE:
+            surest = np.argsort(-link_scores, kind="stable")
+            members, evidence = join_links(counts, max_peaks, limbs, links[surest], link_scores[surest], min_parts)
+        else:
+            members, evidence = flood_links(counts, max_peaks, limbs, links)
+        totals, sizes = sum_up(members, evidence, found)
+    keypoints, scores = score_people(
+        members, totals, sizes, found, len(limbs), min_parts, np.float32(min_evidence), score
+    )
     best = np.argsort(-scores, kind="stable")
     return keypoints[best], scores[best]
 
@@ -132,28 +149,88 @@ def flood_links(counts, max_peaks, limbs, links):
 
 
 @numba.njit(cache=True)
-def score_people(members, evidence, peaks, num_limbs, min_parts, confidence):
-    """Keypoints and scores of the people with enough parts.
+def follow_limbs(counts, peaks, limbs, order, fill_only, links, link_scores, lone):
+    """Join peaks to people limb by limb (OpenPose): whoever holds the first end gets the second, in place of another.
 
-    `confidence`: the mean of what was found (peaks and links, at most 1 each) over all that could be found. Otherwise the
-    share of parts found, trt_pose's score.
+    Where nobody holds the first end, a new person begins; two that are begun never become one. `lone`: where one end of a
+    limb has no peak in the whole image, every peak of the other end that is still nobody's begins a person, too.
+
+    Returns:
+        members (P, K) int64 peak index or −1; totals (P,) float32, all peaks and links ever given to a person; sizes (P,)
+        int64, how many peaks that were. What a limb of `fill_only` gave is in neither.
+    """
+    most = links.shape[0] + counts.sum()
+    members = np.full((most, counts.shape[0]), -1, np.int64)
+    totals, sizes = np.zeros(most, np.float32), np.zeros(most, np.int64)
+    num_people = 0
+    for limb in order:
+        a, b = limbs[limb]
+        if lone and (counts[a] == 0 or counts[b] == 0):
+            for part in (a, b):
+                for m in range(counts[part]):
+                    if not np.any(members[:num_people, part] == m):
+                        members[num_people, part] = m
+                        totals[num_people], sizes[num_people] = peaks[part, m, 2], 1
+                        num_people += 1
+        for at in range(links.shape[0]):
+            if links[at, 0] != limb:
+                continue
+            m, n = links[at, 1], links[at, 2]
+            held = False
+            for p in range(num_people):
+                if fill_only[limb]:
+                    if members[p, a] == m and members[p, b] < 0:
+                        members[p, b] = n
+                    elif members[p, b] == n and members[p, a] < 0:
+                        members[p, a] = m
+                elif members[p, a] == m:
+                    held = True
+                    members[p, b] = n
+                    totals[p] += peaks[b, n, 2] + link_scores[at]
+                    sizes[p] += 1
+            if not held and not fill_only[limb]:
+                members[num_people, a], members[num_people, b] = m, n
+                totals[num_people] = peaks[a, m, 2] + peaks[b, n, 2] + link_scores[at]
+                sizes[num_people] = 2
+                num_people += 1
+    return members[:num_people], totals[:num_people], sizes[:num_people]
+
+
+@numba.njit(cache=True)
+def sum_up(members, evidence, peaks):
+    """Evidence with the peaks' values (at most 1 each) added (P,) float32, and the number of peaks (P,) int64."""
+    totals, sizes = evidence.copy(), np.zeros(members.shape[0], np.int64)
+    for p in range(members.shape[0]):
+        for k in range(members.shape[1]):
+            if members[p, k] >= 0:
+                totals[p] += min(peaks[k, members[p, k], 2], np.float32(1))
+                sizes[p] += 1
+    return totals, sizes
+
+
+@numba.njit(cache=True)
+def score_people(members, totals, sizes, peaks, num_limbs, min_parts, min_evidence, method):
+    """Keypoints and scores of the people with enough parts and enough evidence for each.
+
+    CONFIDENCE: what was found (peaks and links, at most 1 each) over all that could be found. COUNT: the share of parts
+    found, trt_pose's score. OPENPOSE: what was found times the number of parts but one.
     """
     num_people, num_parts = members.shape
     keypoints = np.zeros((num_people, num_parts, 3), np.float32)
     scores = np.zeros(num_people, np.float32)
     kept = 0
     for p in range(num_people):
-        found = 0
-        total = evidence[p]
+        if sizes[p] == 0 or sizes[p] < min_parts or totals[p] / sizes[p] < min_evidence:
+            continue
         for k in range(num_parts):
             if members[p, k] >= 0:
-                found += 1
                 keypoints[kept, k] = peaks[k, members[p, k]]
                 keypoints[kept, k, 2] = min(keypoints[kept, k, 2], np.float32(1))
-                total += keypoints[kept, k, 2]
-        if found == 0 or found < min_parts:
-            keypoints[kept] = 0
-            continue
-        scores[kept] = total / (num_parts + num_limbs) if confidence else found / num_parts
+        if method == CONFIDENCE:
+            scores[kept] = min(totals[p] / (num_parts + num_limbs), np.float32(1))
+        elif method == COUNT:
+            scores[kept] = min(sizes[p], num_parts) / num_parts
+        else:
+            scores[kept] = totals[p] * (sizes[p] - 1)
         kept += 1
     return keypoints[:kept], scores[:kept]

@@ -14,7 +14,10 @@ GREEDY, OPTIMAL, OPTIMAL_UNPRUNED = 0, 1, 2
 
 
 @numba.njit(cache=True)
-def choose_links(pafs, limbs, counts, peaks, threshold, samples, bilinear, min_hit_ratio, assignment):
+def choose_links(
+    pafs, limbs, counts, peaks, threshold, hit_threshold, samples, bilinear, min_hit_ratio, hits_only, length_penalty,
+    assignment,
+):  # fmt: skip
     """Accepted links: limb and the two peaks' indices (N, 3) int64, their scores (N,) float32."""
     most = 0
     for limb in range(limbs.shape[0]):
@@ -27,7 +30,7 @@ def choose_links(pafs, limbs, counts, peaks, threshold, samples, bilinear, min_h
         if counts[a] == 0 or counts[b] == 0:
             continue
         scores = score_links(pafs[2 * limb], pafs[2 * limb + 1], peaks[a, : counts[a]], peaks[b, : counts[b]],
-                             threshold, samples, bilinear, min_hit_ratio)  # fmt: skip
+                             hit_threshold, samples, bilinear, min_hit_ratio, hits_only, length_penalty)  # fmt: skip
         partners = assign(scores, threshold, assignment)
         for m in range(counts[a]):
             if partners[m] >= 0 and scores[m, partners[m]] > threshold:
@@ -38,11 +41,12 @@ def choose_links(pafs, limbs, counts, peaks, threshold, samples, bilinear, min_h
 
 
 @numba.njit(cache=True)
-def score_links(paf_y, paf_x, starts, ends, threshold, samples, bilinear, min_hit_ratio):
+def score_links(paf_y, paf_x, starts, ends, hit_threshold, samples, bilinear, min_hit_ratio, hits_only, length_penalty):
     """Mean of the field along the way from every start to every end, (A, B) float32.
 
-    A sample outside the map counts as 0. With fewer than `min_hit_ratio` of the samples above `threshold`, or with a
-    field that is not finite, the score is 0.
+    A sample outside the map counts as 0. With fewer than `min_hit_ratio` of the samples above `hit_threshold`, or with a
+    field that is not finite, the score is 0. `hits_only` takes the mean of the samples above; `length_penalty` subtracts
+    from links longer than half the map's height what that half is short of their length, as a share of it.
     """
     height, width = paf_y.shape
     scores = np.zeros((starts.shape[0], ends.shape[0]), np.float32)
@@ -58,14 +62,16 @@ def score_links(paf_y, paf_x, starts, ends, threshold, samples, bilinear, min_hi
             # a hair less than the map, so that rounding cannot lead out of it
             inside = min(ax, ay, bx, by) > -0.49 and max(ax, bx) < width - 0.51 and max(ay, by) < height - 0.51
             if inside and not bilinear:
-                total, hits = _read_cells(
-                    flat_y, flat_x, np.int32(width), ax, ay, bx - ax, by - ay, ux, uy, progress, threshold
+                total, above, hits = _read_cells(
+                    flat_y, flat_x, np.int32(width), ax, ay, bx - ax, by - ay, ux, uy, progress, hit_threshold
                 )
             else:
-                total, hits = _read_checked(
-                    paf_y, paf_x, ax, ay, bx - ax, by - ay, ux, uy, progress, threshold, bilinear
+                total, above, hits = _read_checked(
+                    paf_y, paf_x, ax, ay, bx - ax, by - ay, ux, uy, progress, hit_threshold, bilinear
                 )
-            score = total / np.float32(samples)
+            score = above / np.float32(max(hits, 1)) if hits_only else total / np.float32(samples)
+            if length_penalty:
+                score += min(np.float32(height // 2) / length - np.float32(1), np.float32(0))
             if hits >= needed and abs(score) < np.float32(1e30):
                 scores[a, b] = score
     return scores
@@ -73,27 +79,28 @@ def score_links(paf_y, paf_x, starts, ends, threshold, samples, bilinear, min_hi
 
 @numba.njit(cache=True)
 def _read_cells(flat_y, flat_x, width, ax, ay, dx, dy, ux, uy, progress, threshold):
-    """Sum of the field along a line inside the map and the number of samples above the threshold; the hottest loop.
+    """Along a line inside the map: the field's sum, the sum and number of samples above the threshold; the hottest loop.
 
     Counting from the map's corner makes cutting off the fraction find the nearest cell, and the flat, unsigned index
     spares the test for negative ones: together they let the compiler take several samples at once.
     """
     x0, y0 = ax + np.float32(0.5), ay + np.float32(0.5)
-    total, hits = np.float32(0), np.int32(0)
+    total, above, hits = np.float32(0), np.float32(0), np.int32(0)
     for t in range(progress.shape[0]):
         x, y = x0 + progress[t] * dx, y0 + progress[t] * dy
         at = np.uintp(np.int32(y) * width + np.int32(x))
         value = flat_y[at] * uy + flat_x[at] * ux
         total += value
+        above += value if value > threshold else np.float32(0)
         hits += np.int32(value > threshold)
-    return total, hits
+    return total, above, hits
 
 
 @numba.njit(cache=True)
 def _read_checked(paf_y, paf_x, ax, ay, dx, dy, ux, uy, progress, threshold, bilinear):
     """`_read_cells` for lines that leave the map, where the field is 0, and with bilinear reading."""
     height, width = paf_y.shape
-    total, hits = np.float32(0), np.int32(0)
+    total, above, hits = np.float32(0), np.float32(0), np.int32(0)
     for t in range(progress.shape[0]):
         x, y = ax + progress[t] * dx, ay + progress[t] * dy
         i, j = math.floor(y + np.float32(0.5)), math.floor(x + np.float32(0.5))
@@ -104,8 +111,9 @@ def _read_checked(paf_y, paf_x, ax, ay, dx, dy, ux, uy, progress, threshold, bil
         else:
             value = paf_y[i, j] * uy + paf_x[i, j] * ux
         total += value
+        above += value if value > threshold else np.float32(0)
         hits += np.int32(value > threshold)
-    return total, hits
+    return total, above, hits
 
 
 @numba.njit(cache=True)

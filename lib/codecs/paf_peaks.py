@@ -11,17 +11,21 @@ import numba
 import numpy as np
 
 NONE, CENTROID, PARABOLA = 0, 1, 2
+FIRST, RANKED, SPACED = 0, 1, 2
 
 
 @numba.njit(cache=True)
-def locate_parts(heatmaps, threshold, radius, max_peaks, ranked, refine):
+def locate_parts(heatmaps, threshold, radius, distance, max_peaks, choice, refine):
     """Peaks of every part: their numbers (K,) int64, and x, y in cells and value (K, max_peaks, 3) float32."""
     num_parts = heatmaps.shape[0]
     counts = np.zeros(num_parts, np.int64)
     cells = np.empty((max_peaks, 2), np.int64)
     peaks = np.zeros((num_parts, max_peaks, 3), np.float32)
     for k in range(num_parts):
-        counts[k] = find_peaks(heatmaps[k], threshold, radius, ranked, cells)
+        if choice == SPACED:
+            counts[k] = find_spaced_peaks(heatmaps[k], threshold, distance, cells)
+        else:
+            counts[k] = find_peaks(heatmaps[k], threshold, radius, choice == RANKED, cells)
         for m in range(counts[k]):
             i, j = cells[m, 0], cells[m, 1]
             y, x = refine_peak(heatmaps[k], i, j, radius, refine)
@@ -78,6 +82,49 @@ def _is_peak(heatmap, i, j, radius, ranked):
             if ranked and heatmap[r, c] == value and (r < i or (r == i and c < j)):
                 return False
     return True
+
+
+@numba.njit(cache=True)
+def find_spaced_peaks(heatmap, threshold, distance, cells):
+    """Cells ≥ threshold, above their four neighbours (0 beyond the border), and not too near to each other (OpenPose).
+
+    From left to right, and from the top: one nearer than `distance` to one kept before is dropped, be it larger or not.
+    Returns and writes as `find_peaks`; when there are more than M, the first M stay.
+    """
+    height, width = heatmap.shape
+    found = np.empty(((height * width + 1) // 2, 2), np.int64)
+    num_found = 0
+    for i in range(height):
+        for j in range(width):
+            value = heatmap[i, j]
+            if (
+                threshold <= value < 1e30
+                and (i == 0 or value > heatmap[i - 1, j])
+                and (i == height - 1 or value > heatmap[i + 1, j])
+                and (j == 0 or value > heatmap[i, j - 1])
+                and (j == width - 1 or value > heatmap[i, j + 1])
+            ):
+                found[num_found] = i, j
+                num_found += 1
+    # what stands in one column is chained from the top down: sorting without a sort to compile
+    top, below = np.full(width, -1, np.int64), np.full(num_found, -1, np.int64)
+    for m in range(num_found - 1, -1, -1):
+        below[m] = top[found[m, 1]]
+        top[found[m, 1]] = m
+    count = 0
+    for j in range(width):
+        m = top[j]
+        while m >= 0 and count < cells.shape[0]:
+            near = False
+            for n in range(count - 1, -1, -1):
+                if j - cells[n, 1] >= distance or near:
+                    break
+                near = (cells[n, 0] - found[m, 0]) ** 2 + (cells[n, 1] - j) ** 2 < distance**2
+            if not near:
+                cells[count] = found[m]
+                count += 1
+            m = below[m]
+    return count
 
 
 @numba.njit(cache=True)

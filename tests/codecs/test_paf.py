@@ -199,7 +199,8 @@ def test_centroid_of_a_small_map():
 
 
 def score(paf, a, b, **options):
-    settings = {"threshold": 0.1, "samples": 9, "bilinear": False, "min_hit_ratio": 0.0} | options
+    settings = {"hit_threshold": 0.1, "samples": 9, "bilinear": False, "min_hit_ratio": 0.0, "hits_only": False,
+                "length_penalty": False} | options  # fmt: skip
     ends = (np.array([[*end, 1]], np.float32) for end in (a, b))
     return paf_links.score_links(paf[0], paf[1], *ends, *settings.values())[0, 0]
 
