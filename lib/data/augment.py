@@ -96,15 +96,16 @@ def fit_affine(image_size: tuple[int, int], input_size: tuple[int, int], keep_as
     return _around_centres(x, 0, 0, y, image_size, input_size)
 
 
-def warp(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """Resample an image (H, W, 3) uint8 once, bilinearly, to (*input_size, 3); outside the picture is black.
+def warp(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int], background: int = 0) -> np.ndarray:
+    """Resample an image (H, W, 3) uint8 once, bilinearly, to (*input_size, 3); outside it is grey of the value `background`.
 
     To shrink far without aliasing read the image with `read_image(path, reduction_for(affine))` and pass
     `reduced_affine(affine, reduction)`.
     """
     # OpenCV resamples four channels faster than three, by more than the detour costs
     padded = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
-    return cv2.cvtColor(cv2.warpAffine(padded, affine, input_size[::-1], flags=cv2.INTER_LINEAR), cv2.COLOR_RGBA2RGB)
+    warped = cv2.warpAffine(padded, affine, input_size[::-1], flags=cv2.INTER_LINEAR, borderValue=(background,) * 4)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def image_files(folder: str | Path) -> list[Path]:

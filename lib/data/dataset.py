@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lib.data.augment import Augment, fit_affine, read_image, read_reduced, reduced_affine, reduction_for, warp
-from lib.data.coco import CocoFile, category_named, skeleton_of
+from lib.data.coco import CocoFile, category_named
 from lib.data.index import LabelIndex
 from lib.people import apply_affine
 
@@ -19,8 +19,146 @@ _SUBPIXEL_BITS = 4
 _OTHER, _LEARN, _IGNORE = 0, 1, 2
 
 
-class CocoKeypoints(Dataset):
-    """Samples of one category of a COCO keypoint file.
+class KeypointSamples(Dataset):
+    """What `CocoKeypoints` and `lib.data.person_crops.PersonCrops` share: how a planned sample is made.
+
+    Args:
+        annotations, images, category, input_size, mask_stride, seed: see `CocoKeypoints`.
+        background: grey value of what lies outside the picture.
+
+    A subclass plans: it calls `_take` with the picture of every sample and implements `_plan`.
+    """
+
+    def __init__(self, annotations: str | Path | CocoFile | LabelIndex, images: str | Path, category: str | None,
+                 input_size: tuple[int, int], mask_stride: int, seed: int, background: int = 0):  # fmt: skip
+        if isinstance(annotations, CocoFile):
+            labels = LabelIndex.from_coco(annotations)
+        else:
+            labels = annotations if isinstance(annotations, LabelIndex) else LabelIndex.of(annotations)
+        self._labels, self._source = labels, labels.source
+        if any(side % mask_stride for side in input_size):
+            raise ValueError(f"input_size {tuple(input_size)} must be a multiple of the mask_stride {mask_stride}")
+        self.images = Path(images)
+        if not self.images.is_dir():
+            raise FileNotFoundError(f"{self.images}: the folder of the pictures of {self._source} does not exist")
+        self.input_size = tuple(input_size)
+        self.mask_stride, self.background, self.seed = mask_stride, background, seed
+        self.category_id = category_named(labels, category).id
+        self.skeleton = labels.skeleton(category)
+        # in shared memory, so that workers which outlive an epoch see the next one
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other augmentations from now on; also reaches workers that are running."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> dict:
+        """One sample.
+
+        Returns:
+            image: (3, H, W) uint8 RGB; keypoints: (P, K, 3) float32 [x, y, v] in input pixels, zeros where v = 0;
+            mask: (H/mask_stride, W/mask_stride) uint8, 1 = supervised, 0 = ignored; image_id: int;
+            affine: (2, 3) float32, original → input pixels.
+        """
+        index = range(len(self))[index]
+        rng = np.random.default_rng((self.seed, int(self._epoch), index))
+        affine, flipped, keypoints, ignored = self._plan(index, rng)
+        image = self._warped(index, affine)
+        return {
+            "image": torch.from_numpy(image).permute(2, 0, 1),
+            "keypoints": torch.from_numpy(self._moved(keypoints, affine, flipped)),
+            "mask": torch.from_numpy(self._mask(ignored, self._size(index), affine)),
+            "image_id": int(self.image_ids[index]),
+            "affine": torch.from_numpy(affine.astype(np.float32)),
+        }
+
+    def path(self, index: int) -> Path:
+        """The picture of a sample."""
+        return self.images / self._labels.image(self._pictures[index]).file_name
+
+    def _plan(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
+        """Affine (2, 3), whether it mirrors, keypoints (P, K, 3) of the picture, rows of the labels to be ignored."""
+        raise NotImplementedError
+
+    def _take(self, pictures: np.ndarray) -> None:
+        self._pictures, self.image_ids = pictures, self._labels.image_ids[pictures]
+
+    def _size(self, index: int) -> tuple[int, int]:
+        return tuple(self._labels.sizes[self._pictures[index]].tolist())
+
+    def _warped(self, index: int, affine: np.ndarray) -> np.ndarray:
+        path, size = self.path(index), self._size(index)
+        image, reduction = read_reduced(path, reduction_for(affine))
+        if image.shape[:2] != tuple(-(-side // reduction) for side in size):
+            raise ValueError(self._wrong_size(path, size))
+        return warp(image, reduced_affine(affine, reduction), self.input_size, self.background)
+
+    def _wrong_size(self, path: Path, size: tuple[int, int]) -> str:
+        h, w = read_image(path).shape[:2]
+        turned = "; an EXIF rotation is ignored, annotate the stored pixels" if (w, h) == size else ""
+        return f"{path} is {w}×{h} pixels, {self._source} says {size[1]}×{size[0]}{turned}"
+
+    def _moved(self, keypoints: np.ndarray, affine: np.ndarray, flipped: bool) -> np.ndarray:
+        if not len(keypoints):
+            return np.zeros((0, self.skeleton.num_keypoints, 3), np.float32)
+        if flipped:
+            keypoints = keypoints[:, self.skeleton.flip_index]
+        keypoints[..., :2] = apply_affine(affine, keypoints[..., :2])
+        keypoints *= keypoints[..., 2:] > 0
+        return keypoints
+
+    def _mask(self, ignored: np.ndarray, picture: tuple[int, int], affine: np.ndarray) -> np.ndarray:
+        size = self.input_size[0] // self.mask_stride, self.input_size[1] // self.mask_stride
+        mask = np.ones(size, np.uint8)
+        if not len(ignored):
+            return mask
+        # the centre of cell j lies at pixel s·j + (s − 1)/2: the inverse of a reduced decode
+        s = self.mask_stride
+        to_cells = affine / s
+        to_cells[:, 2] -= (s - 1) / (2 * s)
+        for polygon in (polygon for row in ignored for polygon in self._outlines(row)):
+            points = apply_affine(to_cells, polygon) * (1 << _SUBPIXEL_BITS)
+            cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 0, shift=_SUBPIXEL_BITS)
+        # runs go down the columns: laid out in a row they are the transposed mask, so x and y change places
+        for counts in filter(lambda runs: runs is not None, map(self._labels.runs, ignored)):
+            values = np.arange(len(counts), dtype=np.uint8) & 1
+            columns = np.repeat(values, counts).reshape(picture[::-1])
+            mask[cv2.warpAffine(columns, to_cells[:, [1, 0, 2]], size[::-1], flags=cv2.INTER_NEAREST) > 0] = 0
+        return mask
+
+    def _outlines(self, row: int) -> list[np.ndarray]:
+        """Polygons (M, 2) of a figure in our pixels; one without a segmentation is its box, one with a mask has none."""
+        polygons = self._labels.polygons(row)
+        if not polygons and self._labels.region_sizes[row, 0] < 0:
+            x, y, w, h = self._labels.boxes[row].tolist()
+            polygons = [] if np.isnan(x) else [np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float32)]
+        return [polygon - 0.5 for polygon in polygons]
+
+    def _check_masks(self, ignored: np.ndarray) -> None:
+        """Of the figures (A,) bool that are ignored in the pictures that were taken."""
+        labels = self._labels
+        rows = np.flatnonzero(ignored & (labels.region_sizes[:, 0] >= 0))
+        owners = np.searchsorted(labels.first, rows, side="right") - 1
+        taken = np.isin(owners, self._pictures)
+        for row, owner in zip(rows[taken].tolist(), owners[taken].tolist()):
+            self._check_mask(row, owner)
+
+    def _check_mask(self, row: int, image: int) -> None:
+        (height, width), given = self._labels.sizes[image].tolist(), self._labels.region_sizes[row].tolist()
+        name = f"annotation {self._labels.ids[row]}"
+        if given != [height, width]:
+            raise ValueError(f"{self._source}: the mask of {name} has size {given}, its image "
+                             f"{self._labels.image_ids[image]} is [{height}, {width}] (height, width)")  # fmt: skip
+        runs = self._labels.runs(row)
+        if runs.min(initial=0) < 0 or runs.sum(dtype=np.int64) != width * height:
+            raise ValueError(f"{self._source}: the runs of {name} do not add up to {width}×{height}")
+
+
+class CocoKeypoints(KeypointSamples):
+    """Samples of one category of a COCO keypoint file, one for each picture.
 
     Args:
         annotations: COCO keypoint file, its index (see `lib.data.index`), or either one already read. The index of a file
@@ -68,120 +206,19 @@ class CocoKeypoints(Dataset):
         seed: int = 0,
         limit: int | None = None,
     ):
-        if isinstance(annotations, CocoFile):
-            labels = LabelIndex.from_coco(annotations)
-        else:
-            labels = annotations if isinstance(annotations, LabelIndex) else LabelIndex.of(annotations)
-        self._labels, self._source = labels, labels.source
-        if any(side % mask_stride for side in input_size):
-            raise ValueError(f"input_size {tuple(input_size)} must be a multiple of the mask_stride {mask_stride}")
-        self.images = Path(images)
-        if not self.images.is_dir():
-            raise FileNotFoundError(f"{self.images}: the folder of the pictures of {self._source} does not exist")
-        self.input_size = tuple(input_size)
+        super().__init__(annotations, images, category, input_size, mask_stride, seed)
         self.augment = augment
         self.keep_aspect_ratio = keep_aspect_ratio
-        self.mask_stride = mask_stride
         self.mask_unlabelled = mask_unlabelled
-        self.seed = seed
-        self.category_id = category_named(labels, category).id
-        self.skeleton = skeleton_of(labels, category)
-        # in shared memory, so that workers which outlive an epoch see the next one
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._choose((min_area, max_area), only_with_people, limit)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from now on; also reaches workers that are running."""
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: int) -> dict:
-        """One sample.
-
-        Returns:
-            image: (3, H, W) uint8 RGB; keypoints: (P, K, 3) float32 [x, y, v] in input pixels, zeros where v = 0;
-            mask: (H/mask_stride, W/mask_stride) uint8, 1 = supervised, 0 = ignored; image_id: int;
-            affine: (2, 3) float32, original → input pixels.
-        """
-        index = range(len(self))[index]
-        size = tuple(self._labels.sizes[self._chosen[index]].tolist())
-        affine, flipped = self._affine(index, size)
-        image = self._warped(index, size, affine)
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1),
-            "keypoints": torch.from_numpy(self._keypoints(index, affine, flipped)),
-            "mask": torch.from_numpy(self._mask(index, affine)),
-            "image_id": int(self.image_ids[index]),
-            "affine": torch.from_numpy(affine.astype(np.float32)),
-        }
-
-    def path(self, index: int) -> Path:
-        """The picture of a sample."""
-        return self.images / self._labels.image(self._chosen[index]).file_name
-
-    def _affine(self, index: int, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
-        if self.augment is None:
-            return fit_affine(size, self.input_size, self.keep_aspect_ratio), False
-        rng = np.random.default_rng((self.seed, int(self._epoch), index))
-        return self.augment.sample(rng, size, self.input_size, self.keep_aspect_ratio)
-
-    def _warped(self, index: int, size: tuple[int, int], affine: np.ndarray) -> np.ndarray:
-        path = self.path(index)
-        image, reduction = read_reduced(path, reduction_for(affine))
-        if image.shape[:2] != tuple(-(-side // reduction) for side in size):
-            raise ValueError(self._wrong_size(path, size))
-        return warp(image, reduced_affine(affine, reduction), self.input_size)
-
-    def _wrong_size(self, path: Path, size: tuple[int, int]) -> str:
-        h, w = read_image(path).shape[:2]
-        turned = "; an EXIF rotation is ignored, annotate the stored pixels" if (w, h) == size else ""
-        return f"{path} is {w}×{h} pixels, {self._source} says {size[1]}×{size[0]}{turned}"
-
-    def _keypoints(self, index: int, affine: np.ndarray, flipped: bool) -> np.ndarray:
-        rows = self._rows(index, _LEARN)
-        if not len(rows):
-            return np.zeros((0, self.skeleton.num_keypoints, 3), np.float32)
-        keypoints = self._labels.keypoints(rows)
-        if flipped:
-            keypoints = keypoints[:, self.skeleton.flip_index]
-        keypoints[..., :2] = apply_affine(affine, keypoints[..., :2])
-        keypoints *= keypoints[..., 2:] > 0
-        return keypoints
-
-    def _mask(self, index: int, affine: np.ndarray) -> np.ndarray:
-        size = self.input_size[0] // self.mask_stride, self.input_size[1] // self.mask_stride
-        mask = np.ones(size, np.uint8)
-        ignored = self._rows(index, _IGNORE) if self.mask_unlabelled else ()
-        if not len(ignored):
-            return mask
-        # the centre of cell j lies at pixel s·j + (s − 1)/2: the inverse of a reduced decode
-        s = self.mask_stride
-        to_cells = affine / s
-        to_cells[:, 2] -= (s - 1) / (2 * s)
-        for polygon in (polygon for row in ignored for polygon in self._outlines(row)):
-            points = apply_affine(to_cells, polygon) * (1 << _SUBPIXEL_BITS)
-            cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 0, shift=_SUBPIXEL_BITS)
-        # runs go down the columns: laid out in a row they are the transposed mask, so x and y change places
-        height, width = self._labels.sizes[self._chosen[index]]
-        for counts in filter(lambda runs: runs is not None, map(self._labels.runs, ignored)):
-            values = np.arange(len(counts), dtype=np.uint8) & 1
-            columns = np.repeat(values, counts).reshape(width, height)
-            mask[cv2.warpAffine(columns, to_cells[:, [1, 0, 2]], size[::-1], flags=cv2.INTER_NEAREST) > 0] = 0
-        return mask
-
-    def _rows(self, index: int, use: int) -> np.ndarray:
-        rows = self._labels.rows(self._chosen[index])
-        return rows[self._use[rows] == use]
-
-    def _outlines(self, row: int) -> list[np.ndarray]:
-        """Polygons (M, 2) of a figure in our pixels; one without a segmentation is its box, one with a mask has none."""
-        polygons = self._labels.polygons(row)
-        if not polygons and self._labels.region_sizes[row, 0] < 0:
-            x, y, w, h = self._labels.boxes[row].tolist()
-            polygons = [] if np.isnan(x) else [np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float32)]
-        return [polygon - 0.5 for polygon in polygons]
+    def _plan(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
+        fitting = self._size(index), self.input_size, self.keep_aspect_ratio
+        affine, flipped = self.augment.sample(rng, *fitting) if self.augment else (fit_affine(*fitting), False)
+        rows = self._labels.rows(self._pictures[index])
+        use = self._use[rows]
+        ignored = rows[use == _IGNORE] if self.mask_unlabelled else rows[:0]
+        return affine, flipped, self._labels.keypoints(rows[use == _LEARN]), ignored
 
     def _choose(self, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
         """Which pictures are samples, and what becomes of every figure: one byte each, the rest stays in the labels."""
@@ -193,27 +230,14 @@ class CocoKeypoints(Dataset):
         self._use = np.where(kept, _LEARN, _IGNORE).astype(np.uint8)
         self._use[labels.category_ids != self.category_id] = _OTHER
         people = np.bincount(owner[self._use == _LEARN], minlength=len(labels))
-        self._chosen = np.flatnonzero(people if only_with_people else np.ones(len(labels)))[:limit]
-        if not len(self._chosen):
+        self._take(np.flatnonzero(people if only_with_people else np.ones(len(labels)))[:limit])
+        if not len(self):
             raise ValueError(
                 f"{self._source}: no picture with a usable {self.skeleton.name!r} among {len(labels)} images and "
                 f"{len(labels.ids)} annotations: check the category, min_area, max_area and limit"
             )
-        self.image_ids = labels.image_ids[self._chosen]
         if self.mask_unlabelled:
-            masks = np.flatnonzero((self._use == _IGNORE) & (labels.region_sizes[:, 0] >= 0))
-            for row in masks[np.isin(owner[masks], self._chosen)]:
-                self._check_mask(row, int(owner[row]))
-
-    def _check_mask(self, row: int, image: int) -> None:
-        (height, width), given = self._labels.sizes[image].tolist(), self._labels.region_sizes[row].tolist()
-        name = f"annotation {self._labels.ids[row]}"
-        if given != [height, width]:
-            raise ValueError(f"{self._source}: the mask of {name} has size {given}, its image "
-                             f"{self._labels.image_ids[image]} is [{height}, {width}] (height, width)")  # fmt: skip
-        runs = self._labels.runs(row)
-        if runs.min(initial=0) < 0 or runs.sum(dtype=np.int64) != width * height:
-            raise ValueError(f"{self._source}: the runs of {name} do not add up to {width}×{height}")
+            self._check_masks(self._use == _IGNORE)
 
 
 def collate(items: Sequence[dict]) -> dict[str, torch.Tensor]:

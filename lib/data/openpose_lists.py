@@ -33,7 +33,8 @@ class MainPerson:
         annotation_id: of the main person.
         centre: (2,) float64 x, y of the middle of the box, in pixels.
         scale: height of the box as a fraction of the network's input.
-        keypoints: (K, 3) float32 x, y, v of the main person; v is COCO's, not the original's code.
+        keypoints: (K, 3) float32 x, y, v of the main person; v is COCO's, not the original's code, and 0 where the original
+            drops a keypoint: outside the picture, or exactly at 0, 0.
         others: (P, K, 3) of everybody else in the picture with a keypoint, in the order of the file.
         crowds: rows of the labels whose regions are to be ignored.
     """
@@ -54,17 +55,17 @@ class PersonList(Sequence):
     its box's middle lies at least 0.3 of the box width away from that of every main person before it in the file.
 
     Args:
-        labels: of the training images; for the original's eighteen keypoints `labels.with_neck(rounded=False)`.
+        labels: of the training images; for the original's eighteen keypoints `labels.with_skeleton(OPENPOSE18)`.
         category: its name; None: the only one with keypoints.
         input_size: what `scale` is measured by.
 
     Attributes:
         images, people: (M,) int64 picture and row of every main person.
-        candidates: (A,) bool.
+        candidates, crowds: (A,) bool, who is drawn and who is ignored.
 
     Raises:
         KeyError: no such category.
-        ValueError: nobody is a main person, or one has no box.
+        ValueError: nobody is a main person, or one has no box or a flat one.
     """
 
     def __init__(self, labels: LabelIndex, category: str | None = None, input_size: int = INPUT_SIZE):
@@ -72,14 +73,16 @@ class PersonList(Sequence):
         named = category_named(labels, category)
         mine = labels.category_ids == named.id
         self.candidates = mine & (labels.num_keypoints != 0) & ~labels.iscrowd
-        self._crowds = mine & labels.iscrowd
+        self.crowds = mine & labels.iscrowd
         areas = np.where(labels.areas != 0, labels.areas, labels.boxes[:, 2] * labels.boxes[:, 3])
         large = self.candidates & (labels.num_keypoints >= MIN_KEYPOINTS) & ~(areas < MIN_AREA)
         rows = np.flatnonzero(large)
-        without_box = rows[np.isnan(labels.boxes[rows, 0])]
+        without_box = rows[~(labels.boxes[rows, 2:] > 0).all(axis=1)]
         if len(without_box):
-            raise ValueError(f"{labels.source}: annotation {labels.ids[without_box[0]]} has keypoints but no bbox, which "
-                             "says where to crop and how far to zoom: add x, y, width, height")  # fmt: skip
+            row = without_box[0]
+            what = "no bbox" if np.isnan(labels.boxes[row, 0]) else f"the flat bbox {labels.boxes[row].tolist()}"
+            raise ValueError(f"{labels.source}: annotation {labels.ids[row]} has keypoints but {what}; the box says where to "
+                             "crop and how far to zoom: give it x, y, width, height")  # fmt: skip
         images = np.searchsorted(labels.first, rows, side="right") - 1
         apart = _apart(images, _centres(labels.boxes[rows]), labels.boxes[rows, 2])
         self.images, self.people = images[apart], rows[apart]
@@ -94,9 +97,9 @@ class PersonList(Sequence):
         labels, person, image = self.labels, self.people[index], int(self.images[index])
         rows = labels.rows(image)
         everybody = np.concatenate([[person], rows[self.candidates[rows] & (rows != person)]])
-        keypoints, box = labels.keypoints(everybody), labels.boxes[person]
+        keypoints, box = labels.keypoints(everybody, inside=True), labels.boxes[person]
         return MainPerson(labels.image(image), int(labels.ids[person]), _centres(box), float(box[3] / self.input_size),
-                          keypoints[0], keypoints[1:], rows[self._crowds[rows]])  # fmt: skip
+                          keypoints[0], keypoints[1:], rows[self.crowds[rows]])  # fmt: skip
 
 
 def val_subset(total: int, count: int = 250) -> list[int]:
