@@ -1,7 +1,8 @@
 """What runs a network: torch or ONNX Runtime, on the device that was asked for or not at all.
 
 Every runtime is called with uint8 images (N, H, W, 3) and returns float32 maps (N, C, h, w) by name; it has `metadata` (what
-`Model.metadata()` says, read from the file) and `provider` (what really runs). TensorRT's stands in `export_tensorrt`.
+`Model.metadata()` says, read from the file) and `provider` (what really runs). One that takes images of any size says of
+which number their sides must be multiples, `input_multiple`; others take the size they were exported with. TensorRT's stands in `export_tensorrt`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class TorchNetwork:
         self.device = checked_device(device)
         model = model if input_size is None else dataclasses.replace(model, input_size=input_size)
         self.metadata = model.metadata()
+        self.input_multiple: int = model.network.input_multiple
         self.provider = f"torch {device}" + (" bf16" if precision == "bf16" else "")
         self.network = model.network.to(self.device, memory_format=torch.channels_last).eval()
         self._bf16 = precision == "bf16"

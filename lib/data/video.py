@@ -109,20 +109,29 @@ class Video:
         length: number of frames as the file claims, None where it does not say. May be wrong.
         count: frames read by the last walk through `frames`.
         damage: a sentence about what that walk could not read, or None.
+        rate: mean frames per second, None where the file does not say.
+        name: of the file, without its suffix.
+
+    Args:
+        path: of the file.
+        progress: show a bar while frames are read.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a video, or one without pictures.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.count, self.damage = 0, None
+    kind = "video"
+
+    def __init__(self, path: str | Path, progress: bool = True):
+        self.path, self.progress = Path(path), progress
+        self.name, self.count, self.damage = self.path.stem, 0, None
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: there is no such video file")
         container, stream = self._open()
         with container:
             rate = stream.average_rate or stream.guessed_rate
+            self.rate = float(rate) if rate else None
             self.length = stream.frames or None
             if self.length is None and container.duration and rate:
                 self.length = round(container.duration / av.time_base * rate)
@@ -137,7 +146,8 @@ class Video:
         total = min(self.length or stop or 0, stop or self.length or 0) or None
         faults, end = {"unreadable": 0, "corrupt": 0}, 0.0
         container, stream = self._open()
-        with container, tqdm(total=total, desc=self.path.name, unit="frame") as bar:
+        bar = tqdm(total=total, desc=self.path.name, unit="frame", disable=not self.progress)
+        with container, bar:
             begin, length = (container.start_time or 0) / av.time_base, _seconds(container, stream)
             for raw in _decoded(container, stream, faults):
                 if self.count == stop:

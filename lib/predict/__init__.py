@@ -1,5 +1,8 @@
 """Find people: the room where every model is used, on pictures, videos and cameras."""
 
-from lib.predict.predictor import Predictor, codec_from_metadata, predict
+from lib.predict.command import predict
+from lib.predict.predictor import Predictor, codec_from_metadata
+from lib.predict.stages import STAGES, StageTimes, timed
+from lib.predict.stream import Seen, watch
 
-__all__ = ["Predictor", "codec_from_metadata", "predict"]
+__all__ = ["STAGES", "Predictor", "Seen", "StageTimes", "codec_from_metadata", "predict", "timed", "watch"]

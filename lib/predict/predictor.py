@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
 from lib.checkpoints import Model, load_model
 from lib.codecs import CODECS
-from lib.data.augment import fit_affine, image_files, read_image, reduced_affine, reduction_for, warp
-from lib.draw import draw_people
+from lib.data.augment import read_image
 from lib.export_tensorrt import TensorRTNetwork
-from lib.files import write
-from lib.metrics import people_to_results
 from lib.people import People, invert_affine
+from lib.predict.fitting import fit_height, fit_model, maps_at_image, maps_at_input
+from lib.predict.stages import overlapped
 from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A picture as the network gets it, once for every scale.
+
+    Attributes:
+        inputs: (h, w, 3) uint8 RGB for each scale.
+        affines: (2, 3) original → input for each scale.
+        size: (H, W) of the original.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    affines: tuple[np.ndarray, ...]
+    size: tuple[int, int]
 
 
 class Predictor:
     """People in images, from any file this workbook writes.
 
+    `predictor(images)` does all; `fit`, `answers` and `people` are its three steps for who wants to time them, or to read
+    the same maps again with another `codec`.
+
     Attributes:
         skeleton: what the keypoints are.
-        codec: turns maps into people; rebuilt with `codec_options`.
+        codec: turns maps into people; rebuilt with `codec_options`, and may be replaced at any time.
         input_size: (H, W) of the network's input in pixels; images are fitted into it.
         keep_aspect_ratio: fit with borders (True) or stretch.
         metadata: what the file says about itself (`Model.metadata()`).
@@ -46,6 +61,14 @@ class Predictor:
         input_size: (H, W) for another resolution than the checkpoint's; torch only, an exported file has its size fixed.
         codec_options: decode options to change, for example {"peak_threshold": 0.2}; an unknown name is an error.
         threads: CPU threads of ONNX Runtime; None leaves the choice to it. (For torch: `torch.set_num_threads`.)
+        scales: the picture is shown to the network at each of these sizes, relative to the fitted one, and the maps are
+            averaged; (0.5, 1, 1.5, 2) is Lightweight OpenPose's choice. Torch only.
+        fit: "model" fits the picture into `input_size` with black borders (or stretches it, as the checkpoint says).
+            "height" is Lightweight OpenPose's evaluation: the height becomes input_size[0], the width what it must be, at
+            least input_size[1], with grey borders up to the network's multiple. Torch only.
+        maps_at: resolution of the maps that are read: "input", as the network gives them, or "image", brought to the
+            picture's own by cubic interpolation (the same evaluation). That takes about 4 bytes for every pixel and
+            channel: half a gigabyte for 1080p.
 
     Raises:
         FileNotFoundError: no such file.
@@ -63,6 +86,9 @@ class Predictor:
         input_size: tuple[int, int] | None = None,
         codec_options: Mapping | None = None,
         threads: int | None = None,
+        scales: Sequence[float] = (1.0,),
+        fit: Literal["model", "height"] = "model",
+        maps_at: Literal["input", "image"] = "input",
     ):
         self.source: Path | None = None if isinstance(model, Model) else Path(model)
         self._network = _opened(model, device, precision, input_size, threads)
@@ -72,7 +98,9 @@ class Predictor:
         self.codec = codec_from_metadata(self.metadata, codec_options)
         self.input_size: tuple[int, int] = tuple(self.metadata["input_size"])
         self.keep_aspect_ratio: bool = self.metadata["keep_aspect_ratio"]
-        self.flip_test = flip_test
+        self.flip_test, self.scales, self.maps_at = flip_test, tuple(float(s) for s in scales), maps_at
+        self.fit_to = fit
+        self._check_options()
 
     def __call__(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 8) -> list[People]:
         """Find the people of every image.
@@ -90,31 +118,60 @@ class Predictor:
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 3):
             raise ValueError("images must be a list of images or paths; for a single one write predictor([image])[0]")
-        batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
         people: list[People] = []
-        with (
-            ThreadPoolExecutor(1) as pool,
-            tqdm(total=len(images), desc="predict", unit="img", delay=1, leave=False) as bar,
-        ):
-            # the next batch is read and warped while the network works on this one
-            coming = pool.submit(self.prepare, batches[0]) if batches else None
-            for i in range(len(batches)):
-                inputs, affines = coming.result()
-                coming = pool.submit(self.prepare, batches[i + 1]) if i + 1 < len(batches) else None
-                for maps, affine in zip(self.maps(inputs), affines):
-                    people.append(self.codec.decode(maps).warped(invert_affine(affine)))
-                bar.update(len(affines))
+        # the next batch is read and warped while the network works on one and the people of the last are read
+        batches = overlapped(self._batches(images, batch_size))
+        answers = overlapped((batch, self.answers(batch)) for batch in batches)
+        with tqdm(total=len(images), desc="predict", unit="img", delay=1, leave=False) as bar:
+            for batch, maps in answers:
+                people += [self.people(m, fitted) for m, fitted in zip(maps, batch)]
+                bar.update(len(batch))
         return people
 
+    def fit(self, image: np.ndarray | str | Path) -> Fitted:
+        """Fit an image into the network's input, once for every scale.
+
+        Raises:
+            ValueError: no RGB uint8 image, or a damaged file.
+        """
+        image = _checked_image(image)
+        if self.fit_to == "height":
+            fits = [fit_height(image, self.input_size, scale, self._multiple) for scale in self.scales]
+        else:
+            fits = [fit_model(image, size, self.keep_aspect_ratio) for size in self._sizes]
+        inputs, affines = zip(*fits)
+        return Fitted(inputs, affines, image.shape[:2])
+
+    def answers(self, batch: Sequence[Fitted]) -> list[list[dict[str, np.ndarray]]]:
+        """What the network says of each picture, at each scale: float32 maps (C, h, w), named as the codec wants them."""
+        answers: list[list] = [[] for _ in batch]
+        for scale in range(len(self.scales)):
+            inputs = [fitted.inputs[scale] for fitted in batch]
+            # pictures of different shapes go one by one
+            alike = len({pixels.shape for pixels in inputs}) == 1
+            for start in range(0, len(inputs), len(inputs) if alike else 1):
+                stack = np.stack(inputs[start:] if alike else inputs[start : start + 1])
+                for i, maps in enumerate(self._run(stack), start):
+                    answers[i].append(maps)
+        return answers
+
+    def people(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> People:
+        """Read the people of one picture from the maps of its scales, in pixels of that picture."""
+        if self.maps_at == "image":
+            maps = maps_at_image(answers, fitted.affines, fitted.size, self.codec.stride)
+            return type(self.codec)(self.skeleton, **{**self.codec.options, "stride": 1}).decode(maps)
+        base = self.scales.index(1.0) if 1.0 in self.scales else 0
+        maps = maps_at_input(answers, fitted.affines, base, self.codec.stride)
+        return self.codec.decode(maps).warped(invert_affine(fitted.affines[base]))
+
     def prepare(self, images: Sequence[np.ndarray | str | Path]) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Fit images into the network's input.
+        """Fit images into `input_size`, whatever `scales` and `fit` are.
 
         Returns:
             (N, H, W, 3) uint8 for `maps`, and for every image the (2, 3) affine original → input.
         """
-        arrays = [_checked_image(image) for image in images]
-        affines = [fit_affine(image.shape[:2], self.input_size, self.keep_aspect_ratio) for image in arrays]
-        return np.stack([_fitted(image, affine, self.input_size) for image, affine in zip(arrays, affines)]), affines
+        fits = [fit_model(_checked_image(image), self.input_size, self.keep_aspect_ratio) for image in images]
+        return np.stack([pixels for pixels, _ in fits]), [affine for _, affine in fits]
 
     def maps(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
         """Network output of images that have the input size already.
@@ -131,42 +188,38 @@ class Predictor:
                 f"the network takes uint8 images of shape (N, {self.input_size[0]}, {self.input_size[1]}, 3), "
                 f"got {images.dtype} {images.shape}; call predictor(images) to have them fitted"
             )
+        return self._run(images)
+
+    def _run(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
         maps = self._network(images)
         if self.flip_test:
-            mirrored = self._network(np.ascontiguousarray(images[:, :, ::-1]))
-            maps = average_with_mirrored(maps, mirrored, self.skeleton)
+            back = self.codec.flip(self._network(np.ascontiguousarray(images[:, :, ::-1])))
+            # where the mirror does not say anything the image alone counts
+            maps = {
+                name: np.where(np.isnan(back[name]), values, (values + back[name]) / 2) for name, values in maps.items()
+            }
         return [{name: values[i] for name, values in maps.items()} for i in range(len(images))]
 
+    def _batches(self, images: Sequence, batch_size: int) -> Iterator[list[Fitted]]:
+        for start in range(0, len(images), batch_size):
+            yield [self.fit(image) for image in images[start : start + batch_size]]
 
-def average_with_mirrored(maps: Mapping, mirrored: Mapping, skeleton: Skeleton) -> dict[str, np.ndarray]:
-    """Flip test: average the maps of images with those of their mirror images, turned back.
-
-    Left and right change places; in part affinity fields (y, x per limb) the x component changes its sign. A limb without a
-    mirror twin in the skeleton keeps its own map.
-
-    Args:
-        maps: heatmaps (N, K or more, h, w), channels after K (a background) having no twin; pafs (N, 2L, h, w).
-        mirrored: the same of images[:, :, ::-1].
-        skeleton: brings the twins.
-
-    Raises:
-        ValueError: a kind of map for which no mirror rule is known.
-    """
-    averaged = {}
-    for name, values in maps.items():
-        back = mirrored[name][..., ::-1]
-        if name == "heatmaps":
-            back = back[:, [*skeleton.flip_index, *range(skeleton.num_keypoints, values.shape[1])]]
-        elif name == "pafs":
-            twins, signs = skeleton.limb_flip
-            fields = back.reshape(len(back), -1, 2, *back.shape[2:])
-            back = fields[:, twins] * (signs[:, None] * np.float32([1, -1]))[:, :, None, None]
-            back[:, twins < 0] = values.reshape(fields.shape)[:, twins < 0]
-            back = back.reshape(values.shape)
-        else:
-            raise ValueError(f"the flip test knows heatmaps and pafs, not {name!r}; predict without flip_test")
-        averaged[name] = (values + back) / 2
-    return averaged
+    def _check_options(self) -> None:
+        for name, value, known in (("fit", self.fit_to, ("model", "height")), ("maps_at", self.maps_at, ("input", "image"))):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; choose {' or '.join(known)}")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales are factors above 0, at least one, got {self.scales}")
+        multiple = self._multiple = getattr(self._network, "input_multiple", None)
+        if multiple is None and (self.fit_to == "height" or self.scales != (1.0,)):
+            raise ValueError(f"{self.source}: fit='height' and other scales than 1 need a network of free size, and this file has "
+                             f"the size {self.input_size[0]}×{self.input_size[1]} fixed; give the checkpoint itself")  # fmt: skip
+        self._sizes = [
+            self.input_size
+            if scale == 1
+            else tuple(max(multiple, round(scale * side / multiple) * multiple) for side in self.input_size)
+            for scale in self.scales
+        ]
 
 
 def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
@@ -184,45 +237,6 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(recorded)}")
     return CODECS[name](Skeleton(**metadata["skeleton"]), **{**recorded, **(options or {})})
-
-
-def predict(
-    images: Path,
-    model: Path,
-    out: Path,
-    device: str = "cpu",
-    batch_size: int = 8,
-    flip_test: bool = False,
-    min_score: float = 0.2,
-) -> Path:
-    """Find people in image files, draw them, and list them as COCO results.
-
-    Args:
-        images: a file, or a folder of which all images are taken, also those of its sub-folders.
-        model: `.safetensors`, `.onnx` or `.plan`.
-        out: folder for the drawn pictures and `results.json`, in which `image_id` counts the files from 0 and `file_name` names
-            the picture.
-        device: "cpu", "cuda" or "cuda:1".
-        batch_size: images per network call.
-        flip_test: average with the mirror image.
-        min_score: keypoints below are not drawn; the JSON holds them all.
-
-    Returns:
-        The folder `out`.
-    """
-    files = _image_files(images, out)
-    predictor = Predictor(model, device, flip_test=flip_test)
-    out.mkdir(parents=True, exist_ok=True)
-    results = []
-    for start in tqdm(range(0, len(files), batch_size), desc="predict", unit="batch"):
-        batch = [read_image(file) for file in files[start : start + batch_size]]
-        for i, (image, people) in enumerate(zip(batch, predictor(batch, batch_size)), start):
-            picture = draw_people(image, people, predictor.skeleton, min_score=min_score)
-            name = f"{i:06d}_{files[i].stem}.jpg"
-            write(out / name, cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes())
-            results += [{**row, "file_name": name} for row in people_to_results(people, i)]
-    write(out / "results.json", json.dumps(results))
-    return out
 
 
 def _opened(
@@ -253,23 +267,3 @@ def _checked_image(image: np.ndarray | str | Path) -> np.ndarray:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"an image is an RGB uint8 array of shape (H, W, 3) or a path, got {got}")
     return image
-
-
-def _fitted(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """One warp; a picture several times too large is averaged down first, as training does while it reads a JPEG."""
-    reduction = reduction_for(affine)
-    if reduction > 1:
-        bottom, right = (-side % reduction for side in image.shape[:2])
-        image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        image = cv2.resize(image, None, fx=1 / reduction, fy=1 / reduction, interpolation=cv2.INTER_AREA)
-    return warp(image, reduced_affine(affine, reduction), input_size)
-
-
-def _image_files(path: Path, out: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    # what was drawn before is not an image to look at
-    files = [file for file in image_files(path) if not file.resolve().is_relative_to(out.resolve())]
-    if not files:
-        raise FileNotFoundError(f"{path} holds no image but those in {out}")
-    return files
