@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 
 from lib.codecs import CODECS, Codec
 from lib.files import beside
-from lib.models import NETWORKS
+from lib.models import NETWORKS, lightweight_openpose_public, trt_pose_public
+from lib.models.foreign import identify, read_foreign
+from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.trt_pose import TrtPose
-from lib.models.trt_pose_public import options_from_state, read_public
-from lib.skeleton import COCO18_NECK, Skeleton
+from lib.skeleton import COCO18_NECK, OPENPOSE18, Skeleton
 from lib.weights import LoadReport, fill
 
 FORMAT = "pose-workbook-1"
@@ -68,7 +70,7 @@ class Model:
 
     def metadata(self) -> dict[str, Any]:
         """Everything but the weights, as plain JSON values; `model_from_metadata` reads it back."""
-        return {
+        metadata = {
             "format": FORMAT,
             "network": {"name": type(self.network).__name__, "options": dict(self.network.options)},
             "codec": {"name": type(self.codec).__name__, "options": dict(self.codec.options)},
@@ -78,6 +80,7 @@ class Model:
             "stride": self.network.stride,
             "info": self.info,
         }
+        return json.loads(json.dumps(metadata))  # tuples become lists
 
 
 def save_model(path: str | Path, model: Model, half: bool = False) -> Path:
@@ -147,25 +150,38 @@ def load_weights(network: nn.Module, path: str | Path, trained_on: Skeleton | No
     """Start a network from another's weights; outputs are carried over by name where the skeletons differ.
 
     Keypoints and limbs which only the network has keep their random weights, and a warning names them. A limb that points
-    the other way gets its field negated.
+    the other way gets its field negated. Refinement stages may be more (the others keep their random weights) or fewer
+    (the others are left out) than the file's; a MobileNet fills the trunk alone. A warning says so each time.
 
     Args:
         network: changed in place.
-        path: a checkpoint of ours (.safetensors), or a public trt_pose `.pth`.
-        trained_on: skeleton of a `.pth`; by default COCO's with the neck, or the network's own if only that one fits.
+        path: a checkpoint of ours (.safetensors), a public trt_pose `.pth`, or for a LightweightOpenPose a public
+            `checkpoint_iter_N.pth` or MobileNet `.pth.tar`.
+        trained_on: skeleton of a public file; by default the one such files have, or the network's own if only that fits.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file holds another kind of network; nothing was changed then.
     """
-    if Path(path).suffix == ".safetensors":
-        metadata, state = _read_own(Path(path))
-        source = trained_on or Skeleton(**metadata["skeleton"])
-        options = metadata["network"]["options"]
+    path, kind = Path(path), type(network).__name__
+    options = None
+    if path.suffix == ".safetensors":
+        metadata, state = _read_own(path)
+        if metadata["network"]["name"] != kind:
+            raise ValueError(f"{path} holds the weights of a {metadata['network']['name']}, the network is a {kind}")
+        options, source = metadata["network"]["options"], trained_on or Skeleton(**metadata["skeleton"])
+    elif not isinstance(network, LightweightOpenPose):
+        state = trt_pose_public.read_public(path)
+        options = trt_pose_public.options_from_state(state, path)
+        source = trained_on or _public_skeleton(COCO18_NECK, network.skeleton, *_trt_pose_channels(state), path)
+    elif identify(read_foreign(path))[0] == "mobilenet":
+        loaded = network.load_trunk(path)
+        report = LoadReport(loaded, missing=tuple(key for key in network.state_dict() if not key.startswith("model.")))
+        warnings.warn(f"{path}: a classifier fills the trunk, all behind it keeps its random weights: {report}", stacklevel=2)
+        return report
     else:
-        state = read_public(path)
-        options = options_from_state(state, path)
-        source = trained_on or _public_skeleton(state, network.skeleton, path)
+        state = lightweight_openpose_public.read_public(path)
+        source = trained_on or _public_skeleton(OPENPOSE18, network.skeleton, *_openpose_channels(state), path)
     return fill(network, state, path, source, options)
 
 
@@ -187,16 +203,48 @@ def load_trt_pose(path: str | Path, skeleton: Skeleton = COCO18_NECK, trunk: str
         FileNotFoundError: no such file.
         ValueError: another kind of file, or another trunk.
     """
-    state = read_public(path)
-    options = options_from_state(state, path)
+    state = trt_pose_public.read_public(path)
+    options = trt_pose_public.options_from_state(state, path)
     if trunk not in (None, options["trunk"]):
         raise ValueError(f"{path} has the trunk {options['trunk']}, not {trunk}; leave `trunk` out to take the file's")
     network = TrtPose(skeleton, **options)
-    fill(network, state, path, trained_on or _public_skeleton(state, skeleton, path))
+    fill(network, state, path, trained_on or _public_skeleton(COCO18_NECK, skeleton, *_trt_pose_channels(state), path))
     named = re.search(r"_(\d+)x(\d+)", Path(path).name)
     size = input_size or ((int(named[1]), int(named[2])) if named else (224, 224))
     info = {"source": Path(path).name, "sha256": file_sha256(path)}
     return Model(network.eval(), CODECS["PafCodec"](skeleton, stride=network.stride), size, keep_aspect_ratio, info)
+
+
+def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18, num_refinement_stages: int | None = 1, *,
+                              trained_on: Skeleton | None = None, input_size: tuple[int, int] = (256, 456),
+                              keep_aspect_ratio: bool = True) -> Model:  # fmt: skip
+    """Read a public checkpoint of Lightweight OpenPose, or one made with that code.
+
+    Args:
+        path: `checkpoint_iter_N.pth`.
+        skeleton: wanted outputs. Where it differs from the file's, shared keypoints and limbs are copied by name, the
+            others start from random weights and a warning names them.
+        num_refinement_stages: how many of the file's stages to use; None for all. The published file has three, its
+            published AP was measured with one.
+        trained_on: the file's skeleton; see `load_weights`.
+        input_size: (height, width) of the network's input.
+        keep_aspect_ratio: pad images instead of stretching them, as the original does.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, an incomplete one, or one with fewer stages.
+    """
+    state = lightweight_openpose_public.read_public(path)
+    stages = lightweight_openpose_public.num_refinement_stages(state)
+    wanted = stages if num_refinement_stages is None else num_refinement_stages
+    if wanted > stages:
+        raise ValueError(f"{path} has {stages} refinement stages, not {wanted}; ask for at most {stages}, or start a training "
+                         "from it (initial_weights), where further stages begin with random weights")  # fmt: skip
+    network = LightweightOpenPose(skeleton, wanted)
+    fill(network, state, path, trained_on or _public_skeleton(OPENPOSE18, skeleton, *_openpose_channels(state), path))
+    codec = CODECS["PafCodec"](skeleton, stride=network.stride)
+    info = {"source": Path(path).name, "sha256": file_sha256(path)}
+    return Model(network.eval(), codec, input_size, keep_aspect_ratio, info)
 
 
 def file_sha256(path: str | Path) -> str:
@@ -214,21 +262,33 @@ def _read_own(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             header = (file.metadata() or {}).get(_HEADER)
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        hint = "; public .pth files are read by load_trt_pose" if path.suffix in (".pth", ".pt") else ""
+        public = path.suffix in (".pth", ".pt", ".tar")
+        hint = "; public .pth files are read by load_trt_pose and load_lightweight_openpose" if public else ""
         raise ValueError(f"{path} is not a safetensors checkpoint, or it is cut short{hint}") from error
     if header is None:
         raise ValueError(f"{path} holds tensors but no description of a model: it was not written by this project")
     return json.loads(header), {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 
-def _public_skeleton(state: Mapping[str, Tensor], skeleton: Skeleton, path: str | Path) -> Skeleton:
+def _trt_pose_channels(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Keypoints and limbs of a public trt_pose file."""
+    heatmaps, pafs = (len(state.get(key, ())) for key in ("heatmaps.output.bias", "pafs.output.bias"))
+    return heatmaps, pafs // 2
+
+
+def _openpose_channels(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Keypoints, without the background, and limbs of a public file of Lightweight OpenPose."""
+    heatmaps, pafs = (len(state[f"initial_stage.{kind}.1.0.bias"]) for kind in ("heatmaps", "pafs"))
+    return heatmaps - 1, pafs // 2
+
+
+def _public_skeleton(public: Skeleton, own: Skeleton, keypoints: int, limbs: int, path: str | Path) -> Skeleton:
     """The skeleton of a public file, which carries none: the number of channels decides."""
-    channels = tuple(len(state[key]) if key in state else 0 for key in ("heatmaps.output.bias", "pafs.output.bias"))
-    for candidate in (COCO18_NECK, skeleton):
-        if channels == (candidate.num_keypoints, 2 * candidate.num_limbs):
+    for candidate in (public, own):
+        if (keypoints, limbs) == (candidate.num_keypoints, candidate.num_limbs):
             return candidate
-    raise ValueError(f"{path} has {channels[0]} keypoints and {channels[1] // 2} limbs, skeleton {skeleton.name!r} has "
-                     f"{skeleton.num_keypoints} and {skeleton.num_limbs}: pass trained_on=, its own skeleton")  # fmt: skip
+    raise ValueError(f"{path} has {keypoints} keypoints and {limbs} limbs, skeleton {own.name!r} has "
+                     f"{own.num_keypoints} and {own.num_limbs}: pass trained_on=, its own skeleton")  # fmt: skip
 
 
 def _require_same_skeleton(what: str, a: Skeleton, other: str, b: Skeleton) -> None:

@@ -6,8 +6,11 @@ A network is an `nn.Module(skeleton, **options)` with
 - `loss(maps, targets) → dict of scalars`, one entry per term;
 - `skeleton`, `options` (all constructor arguments but the skeleton: plain values), `stride` (pixels per map cell) and
   `input_multiple` (H and W must be multiples of it);
-- `outputs`: state-dict prefix of each last layer → "keypoints" or "limbs", what its channels stand for. This is all that
-  `lib.checkpoints` needs to carry a head over to another skeleton.
+- `outputs`: state-dict prefix of each last layer → "keypoints", "keypoints+background" or "limbs", what its channels stand
+  for. This is all that `lib.weights` needs to carry a head over to another skeleton; a network that reads maps back in
+  also says where, with `inputs`, and one with stages of which there may be more or fewer names them with `repeated`.
+
+In training mode `forward` may return maps of further stages, as `heatmaps_0` and so on, each with its loss.
 """
 
 from lib.models.lightweight_openpose import LightweightOpenPose

@@ -8,11 +8,14 @@ layers have the names under which those files know them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lib import ROOT
 from lib.models.images import check_images
+from lib.models.lightweight_openpose_public import read_mobilenet
 from lib.skeleton import Skeleton
 
 # MobileNet v1 up to its twelfth block: channels, stride and dilation of each. The stride of the seventh moved into the
@@ -41,6 +44,7 @@ class LightweightOpenPose(nn.Module):
     """
 
     stride, input_multiple = 8, 8
+    repeated = ("refinement_stages",)
 
     def __init__(self, skeleton: Skeleton, num_refinement_stages: int = 1, num_channels: int = 128, width: float = 1.0,
                  pretrained: bool | str = False):  # fmt: skip
@@ -64,6 +68,8 @@ class LightweightOpenPose(nn.Module):
             seen = num_channels + sum(outputs)
             blocks = [Residual(seen if i == 0 else num_channels, num_channels) for i in range(5)]
             self.refinement_stages.append(Stage(blocks, num_channels, num_channels, *outputs))
+        if pretrained:
+            self.load_trunk(ROOT / pretrained)
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -72,9 +78,9 @@ class LightweightOpenPose(nn.Module):
                 for part, kind in (("heatmaps", "keypoints+background"), ("pafs", "limbs"))}  # fmt: skip
 
     @property
-    def inputs(self) -> dict[str, tuple[int | str, ...]]:
-        """State-dict prefix of the layers that read maps → their input channels: a number that any skeleton has, or a kind."""
-        read = (self.options["num_channels"], "keypoints+background", "limbs")
+    def inputs(self) -> dict[str, tuple[tuple[str | None, int], ...]]:
+        """State-dict prefix of each layer that reads maps → what its input channels stand for, and how many each has."""
+        read = ((None, self.options["num_channels"]), ("keypoints+background", 1), ("limbs", 2))
         return {f"{stage}.trunk.0.initial.0": read for stage in self._stage_names()[1:]}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -146,6 +152,22 @@ class LightweightOpenPose(nn.Module):
             for part, kind, which, factor, decay in groups
             if (params := list(_parameters(part, kind, which)))
         ]
+
+    def load_trunk(self, path: str | Path) -> tuple[str, ...]:
+        """Fill the trunk with the MobileNet that training starts from (`read_mobilenet`); names of the tensors loaded.
+
+        Raises:
+            ValueError: the file is of another kind or does not fit; nothing was changed then.
+        """
+        state, wanted = read_mobilenet(path), self.model.state_dict(prefix="model.")
+        # counters of batch norms are younger than the file
+        bad = [key for key, value in wanted.items() if not key.endswith("num_batches_tracked") and
+               (key not in state or state[key].shape != value.shape)]  # fmt: skip
+        if bad:
+            raise ValueError(f"{path} does not fit the trunk with width={self.options['width']}: {len(bad)} of its "
+                             f"{len(wanted)} tensors are missing or have another shape, the first is {bad[0]}")  # fmt: skip
+        self.load_state_dict({key: state.get(key, value) for key, value in wanted.items()}, strict=False)
+        return tuple(key for key in wanted if key in state)
 
     def _stage_names(self) -> list[str]:
         return ["initial_stage", *(f"refinement_stages.{r}" for r in range(len(self.refinement_stages)))]

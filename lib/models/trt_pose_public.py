@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lib.models.foreign import identify, only_tensors, read_foreign
 from lib.models.trt_pose import TRUNKS, build_trunk
 
 # public prefix → ours; only the first match of a key counts. With a gate, or without upsampling, X_conv is one layer, else two.
 _TRUNK_KEYS = {"0.resnet.": "trunk.", "0.densenet.features.": "trunk.", "0.backbone.layers.": "trunk."}
 _CLASSIFIER_KEYS = ("0.resnet.fc.", "0.densenet.classifier.", "0.backbone.classifier.")
 _HEAD_KEYS = {"up.": "up.", "att.": "gate.", "conv.0.": "up.", "conv.1.": "output.", "conv.": "output."}
-_IMAGENET_KEYS = ("fc.weight", "classifier.weight", "classifier.1.weight")
 
 
 def options_from_name(name: str) -> dict[str, Any]:
@@ -42,11 +42,12 @@ def read_public(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: it is not a state dict of a trt_pose network; the sentence says what it is instead, where that shows.
     """
-    content = _read_tensors(Path(path))
-    if problem := _not_ours(content):
-        raise ValueError(f"{path} is not a trt_pose state dict: {problem}")
+    content = read_foreign(path)
+    kind, what = identify(content)
+    if kind != "trt_pose":
+        raise ValueError(f"{path} is not a trt_pose state dict: {what}")
     state = {}
-    for key, value in content.items():
+    for key, value in only_tensors(content, path).items():
         if not key.startswith(_CLASSIFIER_KEYS):
             state[_rename(key)] = value
     return state
@@ -81,42 +82,6 @@ def _find_trunk(state: Mapping[str, Tensor], source: str | Path) -> str:
         nearest, most = (name, common) if common > most else (nearest, most)
     raise ValueError(f"{source}: its {len(found)} trunk tensors fit none of {', '.join(TRUNKS)}; the nearest is {nearest}, "
                      f"which shares {most} of them: is the file complete?")  # fmt: skip
-
-
-def _read_tensors(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such checkpoint")
-    with path.open("rb") as file:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a file of another kind can fail in any way
-            why = "it is cut short or of another kind"
-            if "Unsupported global" in str(error):
-                why = ("it holds Python objects besides tensors, and opening those could run foreign code; save "
-                       "`model.state_dict()` instead of the model")  # fmt: skip
-            raise ValueError(f"{path} is not a checkpoint that can be opened: {why}") from error
-
-
-def _not_ours(content: Any) -> str | None:
-    """Why this is not a public state dict, or None if it looks like one."""
-    if not isinstance(content, Mapping) or not content:
-        return f"it holds a {type(content).__name__}"
-    if "engine" in content:
-        return ("it is a TensorRT engine made by torch2trt, which holds no weights and runs only on the device that made "
-                "it; take the .pth it was made from")  # fmt: skip
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        if isinstance(content.get(wrapper), Mapping):
-            return (f"it is a training state with the weights under {wrapper!r}; take best.safetensors if it is from this "
-                    "project, else save only that entry")  # fmt: skip
-    if any(key in content for key in _IMAGENET_KEYS):
-        return "it is an ImageNet classifier, give it to the network as `pretrained=` instead"
-    if any(key.startswith("backbone.") for key in content):
-        return "it has a DLA trunk, whose module the public repository lacks"
-    if not (any(key.startswith(tuple(_TRUNK_KEYS)) for key in content) and "1.cmap_conv" in " ".join(content)):
-        first = ", ".join(repr(key) for key in list(content)[:3])
-        return f"its tensors are named {first}, not '0.resnet.conv1.weight' and so on"
-    strange = [key for key, value in content.items() if not isinstance(value, Tensor)]
-    return f"{strange[0]!r} is not a tensor" if strange else None
 
 
 def _rename(key: str) -> str:

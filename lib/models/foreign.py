@@ -1,0 +1,102 @@
+"""Files that were made elsewhere: opened without running their code, and called by their name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+READ_WITH = {
+    "trt_pose": "a trt_pose state dict; load_trt_pose reads it, and load_weights for a TrtPose",
+    "lightweight_openpose": "a checkpoint of Lightweight OpenPose; load_lightweight_openpose reads it, and load_weights for "
+    "a LightweightOpenPose",
+    "mobilenet": "a MobileNet classifier; give it to LightweightOpenPose as `pretrained=`",
+    "imagenet": "an ImageNet classifier, give it to the network as `pretrained=` instead",
+}
+"""Kinds of files this project reads, and how."""
+
+_CLASSIFIERS = ("fc.weight", "classifier.weight", "classifier.1.weight")
+_TRT_POSE = ("0.resnet.", "0.densenet.features.", "0.backbone.layers.")
+
+
+def read_foreign(path: str | Path) -> Any:
+    """What stands in a file that `torch.save` wrote, old format or new, on the CPU; only tensors and plain values are opened.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, cut short, or with Python objects besides tensors; the sentence says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint")
+    with path.open("rb") as file:
+        start = file.read(512).lstrip()
+        file.seek(0)
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a file of another kind can fail in any way
+            why = "it is cut short or of another kind"
+            if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":
+                why = "it is a web page, so the download got the site's answer instead of the file"
+            elif start[8:10] == b'{"':
+                why = "it is a safetensors file; let its name end in .safetensors"
+            elif found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+                why = (f"it holds Python objects besides tensors ({found[1]}), and opening those could run foreign code; "
+                       "save `model.state_dict()` instead of the model")  # fmt: skip
+            raise ValueError(f"{path} is not a checkpoint that can be opened: {why}") from error
+
+
+def identify(content: Any) -> tuple[str | None, str]:
+    """Whose file this is.
+
+    Returns:
+        One of `READ_WITH` or None, and a sentence that says what it is.
+    """
+    if not isinstance(content, Mapping) or not content:
+        return None, f"it holds a {type(content).__name__}"
+    if "engine" in content:
+        return None, ("it is a TensorRT engine made by torch2trt, which holds no weights and runs only on the device that "
+                      "made it; take the .pth it was made from")  # fmt: skip
+    if any(isinstance(key, str) and key.startswith("backbone.base.") for key in content):
+        return None, "it has a DLA trunk, whose module the public repository lacks"
+    state = bare_state(content)
+    kind = _kind(state)
+    # trt_pose's own files are bare; elsewhere a wrapper is the training state of somebody
+    if kind in ("lightweight_openpose", "mobilenet") or state is content and kind:
+        return kind, f"it is {READ_WITH[kind]}"
+    for wrapper in ("state_dict", "model", "model_state_dict"):
+        if isinstance(content.get(wrapper), Mapping):
+            return None, (f"it is a training state with the weights under {wrapper!r}; take best.safetensors if it is from "
+                          "this project, else save only that entry")  # fmt: skip
+    return None, f"its tensors are named {', '.join(repr(key) for key in list(content)[:3])}"
+
+
+def bare_state(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict inside a training checkpoint, without the `module.` that DataParallel puts in front of every name."""
+    state = content["state_dict"] if isinstance(content.get("state_dict"), Mapping) else content
+    if all(isinstance(key, str) and key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def only_tensors(state: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The same as a dict; a ValueError names an entry that is no tensor."""
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {key!r} is not a tensor but a {type(value).__name__}")
+    return dict(state)
+
+
+def _kind(state: Mapping[str, Any]) -> str | None:
+    if "cpm.align.0.weight" in state or "initial_stage.trunk.0.0.weight" in state:
+        return "lightweight_openpose"
+    if "model.0.0.weight" in state and "model.11.3.weight" in state:
+        return "mobilenet"
+    names = [key for key in state if isinstance(key, str)]
+    if any(key.startswith(_TRT_POSE) for key in names) and any(key.startswith("1.cmap_conv") for key in names):
+        return "trt_pose"
+    return "imagenet" if any(key in state for key in _CLASSIFIERS) else None
