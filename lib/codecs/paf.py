@@ -7,6 +7,7 @@ far border. Here both directions use the pixel convention of `lib.people`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -19,6 +20,8 @@ from lib.codecs import paf_decode, paf_encode, paf_links, paf_peaks
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
 
+HEATMAP_MERGES = ("max", "sum")
+SHAPES = {"segment": paf_encode.SEGMENT, "box": paf_encode.BOX}
 MERGES = {"sum": paf_encode.SUM, "average": paf_encode.AVERAGE, "overwrite": paf_encode.OVERWRITE}
 REFINEMENTS = {"none": paf_peaks.NONE, "centroid": paf_peaks.CENTROID, "parabola": paf_peaks.PARABOLA}
 ASSIGNMENTS = {"optimal": paf_links.OPTIMAL, "greedy": paf_links.GREEDY, "unpruned": paf_links.OPTIMAL_UNPRUNED}
@@ -40,6 +43,13 @@ PUBLISHED = {
     "score": "count",
 }
 """Decode options with which the same maps give the people of trt_pose's own decoder: `replace(codec, **PUBLISHED)`."""
+
+LIGHTWEIGHT_OPENPOSE_TARGETS = {
+    "stride": 8, "sigma": 7.0, "gaussian_factor": 2.0, "min_value": math.exp(-4.6052), "heatmap_merge": "sum",
+    "background": True, "paf_half_width": 1.0, "paf_shape": "box", "paf_merge": "overwrite", "paf_offset": 0.4375,
+}  # fmt: skip
+"""Encode options with which the same people give Lightweight OpenPose's own targets (its fields have x first). Its fields
+lie 0.4375 cells off its heatmaps, (8 − 1)/2 pixels; with `paf_offset=0` they agree."""
 
 
 def lightweight_openpose_options(skeleton: Skeleton, old: bool = False) -> dict:
@@ -89,8 +99,15 @@ class PafCodec:
         stride: pixels of the network's input per cell of the maps.
         stdev: σ as a fraction of the map's height; a heatmap is exp(−d²/(gaussian_factor·σ²)).
         gaussian_factor: 1 as trt_pose draws it, 2 for the normal distribution.
+        sigma: σ in pixels of the network's input instead, whatever its size; `stdev` then counts for nothing.
+        min_value: smallest value of a heatmap that is drawn; None to draw as far as trt_pose, 2.5 σ along each axis.
+        heatmap_merge: where people meet: "max", or "sum" (at most 1).
+        background: one more heatmap, 1 minus the largest of the others.
         paf_half_width: None for trt_pose's soft field, which falls off with the distance to the limb like the heatmap with
             the distance to the keypoint; a number for a hard field of length 1 up to so many cells beside the limb.
+        paf_shape: of a hard field: "segment", cells beside the limb; or "box", cells of the box around it enlarged by the half
+            width (its borders truncated to whole cells, the far ones left out), also those beyond its ends.
+        paf_offset: fields are drawn, and read, so many cells further right and down than heatmaps.
         paf_merge: where limbs of several people meet: "sum"; "average", the mean direction (by weight) with the
             largest length (for hard fields the mean of Cao et al.); or "overwrite", the nearest, last person's vector alone.
         peak_threshold: least heatmap value of a keypoint, above 0.
@@ -130,7 +147,13 @@ class PafCodec:
     stride: int = 4
     stdev: float = 0.025
     gaussian_factor: float = 1.0
+    sigma: float | None = None
+    min_value: float | None = None
+    heatmap_merge: str = "max"
+    background: bool = False
     paf_half_width: float | None = None
+    paf_shape: str = "segment"
+    paf_offset: float = 0.0
     paf_merge: str = "sum"
     peak_threshold: float = 0.1
     peak_window: int = 5
@@ -160,6 +183,8 @@ class PafCodec:
             if getattr(self, option) is not None:
                 object.__setattr__(self, option, tuple(int(limb) for limb in getattr(self, option)))
         names = {
+            "heatmap_merge": HEATMAP_MERGES,
+            "paf_shape": SHAPES,
             "paf_merge": MERGES,
             "peaks": PEAKS,
             "refine": REFINEMENTS,
@@ -175,7 +200,10 @@ class PafCodec:
             "stride": self.stride >= 1,
             "stdev": self.stdev > 0,
             "gaussian_factor": self.gaussian_factor > 0,
-            "paf_half_width": self.paf_half_width is None or self.paf_half_width >= 0,
+            "sigma": self.sigma is None or self.sigma > 0,
+            "min_value": self.min_value is None or 0 < self.min_value < 1,
+            "paf_half_width": self.paf_shape == "segment" if self.paf_half_width is None else self.paf_half_width >= 0,
+            "paf_offset": math.isfinite(self.paf_offset),
             "peak_threshold": self.peak_threshold > 0,
             "peak_window": self.peak_window >= 1 and self.peak_window % 2 == 1,
             "peak_distance": self.peak_distance >= 0,
@@ -211,29 +239,16 @@ class PafCodec:
             size: height and width of the network's input in pixels.
 
         Returns:
-            "heatmaps" (N, K, h, w) in 0..1, "pafs" (N, 2L, h, w), "mask" (N, 1, h, w), float32; h, w = size / stride.
+            "heatmaps" (N, K, h, w), or with a background (N, K + 1, h, w), in 0..1, "pafs" (N, 2L, h, w), "mask" (N, 1, h, w),
+            float32; h, w = size / stride.
 
         Raises:
             ValueError: shapes do not fit the skeleton, the stride or each other.
         """
         cells = self._map_size(keypoints, mask, size)
-        sigma = self.stdev * cells[0]
-        variance, radius = self.gaussian_factor * sigma**2, int(5 * sigma) // 2
-        half_width = -1.0 if self.paf_half_width is None else float(self.paf_half_width)
-        merge, limbs = MERGES[self.paf_merge], self._limbs()
         people = keypoints.detach().to(torch.float32, copy=True)
         people[..., :2] = pixels_to_cells(people[..., :2], self.stride)
-        if people.device.type == "cpu":
-            heatmaps = np.zeros((len(people), self.skeleton.num_keypoints, *cells), np.float32)
-            pafs = np.zeros((len(people), 2 * len(limbs), *cells), np.float32)
-            drawn = people.contiguous().numpy()
-            paf_encode.draw_heatmaps(drawn, variance, radius, heatmaps)
-            paf_encode.draw_pafs(drawn, limbs, variance, half_width, merge, pafs)
-            heatmaps, pafs = torch.from_numpy(heatmaps), torch.from_numpy(pafs)
-        else:
-            heatmaps = paf_encode.heatmaps_as_tensors(people, variance, radius, cells)
-            on_device = torch.from_numpy(limbs).to(people.device)
-            pafs = paf_encode.pafs_as_tensors(people, on_device, variance, half_width, merge, cells)
+        heatmaps, pafs = self._drawn(people, cells, people.device.type == "cpu")
         if mask is None:
             mask = people.new_ones(len(people), *cells)
         return {"heatmaps": heatmaps, "pafs": pafs, "mask": mask[:, None].to(people.device, torch.float32)}
@@ -290,7 +305,7 @@ class PafCodec:
             heatmaps, pafs, limbs,
             peak_threshold=self.peak_threshold, radius=self.peak_window // 2, peak_distance=self.peak_distance,
             max_peaks=self.max_peaks, peaks=PEAKS[self.peaks], refine=REFINEMENTS[self.refine],
-            paf_offset=0.0, link_threshold=self.link_threshold,
+            paf_offset=self.paf_offset * self.upsample, link_threshold=self.link_threshold,
             hit_threshold=self.link_threshold if self.hit_threshold is None else self.hit_threshold,
             samples=self.line_samples, bilinear=self.bilinear, min_hit_ratio=self.min_hit_ratio,
             hits_only=self.link_score == "hits", length_penalty=self.length_penalty,
@@ -302,6 +317,33 @@ class PafCodec:
         pixels = cells_to_pixels(keypoints[..., :2], self.stride / self.upsample)
         keypoints[..., :2] = np.where(found[..., None], pixels, 0)
         return People(keypoints, scores)
+
+    def _drawn(self, people: Tensor, cells: tuple[int, int], compiled: bool) -> tuple[Tensor, Tensor]:
+        """Heatmaps and fields of people (N, P, K, 3) in cells, who are moved by the fields' offset on the way."""
+        sigma = self.stdev * cells[0] if self.sigma is None else self.sigma / self.stride
+        variance = self.gaussian_factor * sigma**2
+        radius, least = int(5 * sigma) // 2, 0.0
+        if self.min_value is not None:
+            radius, least = int(math.sqrt(-math.log(self.min_value) * variance)) + 1, self.min_value
+        spots = variance, radius, least, self.heatmap_merge == "sum"
+        half_width = -1.0 if self.paf_half_width is None else float(self.paf_half_width)
+        strokes = variance, half_width, SHAPES[self.paf_shape], MERGES[self.paf_merge]
+        limbs, k = self._limbs(), self.skeleton.num_keypoints
+        heatmaps = people.new_zeros(len(people), k + self.background, *cells)
+        if compiled:
+            drawn = people.contiguous().numpy()
+            paf_encode.draw_heatmaps(drawn, *spots, heatmaps.numpy())
+            drawn[..., :2] += self.paf_offset
+            pafs = np.zeros((len(people), 2 * len(limbs), *cells), np.float32)
+            paf_encode.draw_pafs(drawn, limbs, *strokes, pafs)
+            pafs = torch.from_numpy(pafs)
+        else:
+            heatmaps[:, :k] = paf_encode.heatmaps_as_tensors(people, *spots, cells)
+            people[..., :2] += self.paf_offset
+            pafs = paf_encode.pafs_as_tensors(people, torch.from_numpy(limbs).to(people.device), *strokes, cells)
+        if self.background:
+            heatmaps[:, k] = 1 - heatmaps[:, :k].amax(dim=1)
+        return heatmaps, pafs
 
     def _limbs(self) -> np.ndarray:
         return np.array(self.skeleton.limbs, np.int64).reshape(-1, 2)

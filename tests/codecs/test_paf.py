@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib.codecs import PafCodec, paf_decode, paf_encode, paf_links, paf_peaks
-from lib.codecs.paf import MERGES, PUBLISHED
-from lib.people import pixels_to_cells
-from lib.skeleton import COCO17, COCO18_NECK, Skeleton
+from lib.codecs import PafCodec, paf_decode, paf_links, paf_peaks
+from lib.codecs.paf import PUBLISHED
+from lib.skeleton import COCO17, Skeleton
 from tests.codecs.codec_contract import STICK, CodecContract, figure
 
 SIZE = (96, 128)
@@ -37,94 +36,6 @@ def test_published_options_find_the_same_people():
     order = published.keypoints[:, 0, 0].argsort()
     np.testing.assert_allclose(published.keypoints[order, :, :2], people[0, :, :, :2], atol=1.0)
     assert published.scores.tolist() == [1, 1, 1]
-
-
-def test_heatmap_and_field_by_their_definition():
-    people = torch.tensor([[[30.0, 20, 2], [60, 50, 1], [20, 80, 2], [90, 80, 0]]])[None]
-    codec = PafCodec(STICK, stdev=0.06)
-    sigma, targets = 0.06 * CELLS[0], codec.encode(people, None, SIZE)
-    i, j = np.mgrid[: CELLS[0], : CELLS[1]]
-    x, y = (people[0, 0, 0, :2].numpy() - 1.5) / 4
-    window = (abs(j - np.floor(x + 0.5)) <= 3) & (abs(i - np.floor(y + 0.5)) <= 3)
-    expected = np.where(window, np.exp(-((j - x) ** 2 + (i - y) ** 2) / sigma**2), 0)
-    np.testing.assert_allclose(targets["heatmaps"][0, 0], expected, atol=1e-6)
-    a, b = ((people[0, 0, k, :2].numpy() - 1.5) / 4 for k in (0, 1))
-    unit = (b - a) / np.linalg.norm(b - a)
-    offset = np.stack([j, i], -1) - a
-    along = (offset @ unit).clip(0, np.linalg.norm(b - a))
-    distance = np.linalg.norm(offset - along[..., None] * unit, axis=-1)
-    expected = np.exp(-(distance**2) / sigma**2) * unit[::-1, None, None]
-    np.testing.assert_allclose(targets["pafs"][0, 0:2], expected, atol=2e-5)
-    assert (targets["pafs"][0, 4:6] == 0).all(), "no field to an unlabelled keypoint"
-
-
-def test_keypoint_in_a_cells_centre_peaks_at_one():
-    people = torch.tensor([[[4 * 5 + 1.5, 4 * 7 + 1.5, 2]] * 4])[None]
-    heatmap = PafCodec(STICK).encode(people, None, SIZE)["heatmaps"][0, 0]
-    assert heatmap[7, 5] == 1
-    assert heatmap.argmax() == 7 * CELLS[1] + 5
-
-
-def test_gaussian_factor_two_is_the_normal_distribution():
-    people = torch.tensor([[[21.5, 29.5, 2]] * 4])[None]
-    one, two = (PafCodec(STICK, stdev=0.06, gaussian_factor=f).encode(people, None, SIZE) for f in (1.0, 2.0))
-    torch.testing.assert_close(two["heatmaps"] ** 2, one["heatmaps"])
-
-
-def crossing_people() -> torch.Tensor:
-    people = torch.tensor([[[20.0, 20, 2], [100, 70, 2], [0, 0, 0], [0, 0, 0]],
-                           [[20.0, 70, 2], [100, 20, 2], [0, 0, 0], [0, 0, 0]]])[None]  # fmt: skip
-    return people
-
-
-def test_hard_fields_where_people_cross():
-    fields = {merge: PafCodec(STICK, paf_half_width=1.0, paf_merge=merge).encode(crossing_people(), None, SIZE)["pafs"][0]
-              for merge in MERGES}  # fmt: skip
-    alone = PafCodec(STICK, paf_half_width=1.0).encode(crossing_people()[:, 1:], None, SIZE)["pafs"][0]
-    lengths = alone[:2].norm(dim=0)
-    assert set(lengths.round(decimals=4).unique().tolist()) == {0.0, 1.0}
-    middle = (slice(0, 2), 11, 15)
-    a, b = (crossing_people()[0, p, 1, :2] - crossing_people()[0, p, 0, :2] for p in (0, 1))
-    a, b = (a / a.norm()).flip(0), (b / b.norm()).flip(0)
-    torch.testing.assert_close(fields["sum"][middle], a + b, atol=1e-4, rtol=0)
-    torch.testing.assert_close(fields["average"][middle], (a + b) / 2, atol=1e-4, rtol=0)
-    torch.testing.assert_close(fields["overwrite"][middle], b, atol=1e-4, rtol=0)
-
-
-def test_soft_average_is_no_longer_than_its_strongest_field():
-    summed, average = (PafCodec(STICK, stdev=0.1, paf_merge=merge).encode(crossing_people(), None, SIZE)["pafs"][0, :2]
-                       for merge in ("sum", "average"))  # fmt: skip
-    assert average.norm(dim=0).max() <= 1 + 1e-5 < summed.norm(dim=0).max()
-
-
-@pytest.mark.parametrize("merge", MERGES)
-@pytest.mark.parametrize("half_width", [None, 1.5])
-@pytest.mark.parametrize("chunk", [1, paf_encode.CHUNK])
-def test_both_encoders_are_equal(merge, half_width, chunk, monkeypatch):
-    monkeypatch.setattr(paf_encode, "CHUNK", chunk)
-    rng = np.random.default_rng(1)
-    people = rng.uniform(-40, 160, (3, 6, 18, 3)).astype(np.float32)
-    people[..., 2] = rng.integers(0, 3, (3, 6, 18))
-    people[0, 0, 0] = (np.nan, 3, 2)
-    people[0, 1, 1, :2] = people[0, 1, 0, :2] = 50
-    codec = PafCodec(COCO18_NECK, stdev=0.06, paf_half_width=half_width, paf_merge=merge)
-    targets = codec.encode(torch.tensor(people), None, SIZE)
-    people[..., :2] = pixels_to_cells(people[..., :2], 4)
-    variance, width = (0.06 * CELLS[0]) ** 2, -1.0 if half_width is None else half_width
-    radius = int(5 * 0.06 * CELLS[0]) // 2
-    heatmaps = paf_encode.heatmaps_as_tensors(torch.tensor(people), variance, radius, CELLS)
-    limbs = torch.tensor(COCO18_NECK.limbs)
-    fields = paf_encode.pafs_as_tensors(torch.tensor(people), limbs, variance, width, MERGES[merge], CELLS)
-    torch.testing.assert_close(heatmaps, targets["heatmaps"], atol=1e-5, rtol=0)
-    # a cell on the very edge of a hard field, or between two people, may fall to either side by rounding
-    assert ((fields - targets["pafs"]).abs() > 1e-4).float().mean() < 1e-5
-    assert targets["pafs"].abs().max() > 0.9
-
-
-def test_encoders_are_equal_without_people():
-    assert paf_encode.heatmaps_as_tensors(torch.zeros(2, 0, 4, 3), 1.0, 3, CELLS).shape == (2, 4, *CELLS)
-    limbs = torch.tensor(STICK.limbs)
-    assert paf_encode.pafs_as_tensors(torch.zeros(2, 0, 4, 3), limbs, 1.0, -1.0, 0, CELLS).shape == (2, 6, *CELLS)
 
 
 @pytest.mark.parametrize(("change", "word"), [
