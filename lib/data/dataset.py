@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ _SUBPIXEL_BITS = 4
 _OTHER, _LEARN, _IGNORE = 0, 1, 2
 
 
-class KeypointSamples(Dataset):
+class KeypointSamples(Dataset, ABC):
     """What `CocoKeypoints` and `lib.data.person_crops.PersonCrops` share: how a planned sample is made.
 
     Args:
@@ -79,9 +80,9 @@ class KeypointSamples(Dataset):
         """The picture of a sample."""
         return self.images / self._labels.image(self._pictures[index]).file_name
 
+    @abstractmethod
     def _plan(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
         """Affine (2, 3), whether it mirrors, keypoints (P, K, 3) of the picture, rows of the labels to be ignored."""
-        raise NotImplementedError
 
     def _take(self, pictures: np.ndarray) -> None:
         self._pictures, self.image_ids = pictures, self._labels.image_ids[pictures]
