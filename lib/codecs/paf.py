@@ -68,7 +68,7 @@ def lightweight_openpose_options(skeleton: Skeleton, old: bool = False) -> dict:
     fill = [k for k, name in enumerate(names) if name in _OPENPOSE_FILL]
     order = sorted(set(range(len(names))) - set(fill), key=lambda k: (known.get(names[k], len(known)), k))
     return {
-        "peak_threshold": 0.1, "peaks": "spaced", "peak_distance": 6.0, "max_peaks": 1000, "refine": "none",
+        "peak_threshold": 0.1, "peaks": "spaced", "peak_distance": 6.0, "max_peaks": 1000, "refine": "none", "paf_offset": 0.0,
         "link_threshold": 0.0, "hit_threshold": 0.05, "line_samples": 10, "bilinear": False,
         "min_hit_ratio": 0.85,  # of ten samples more than 0.8
         "link_score": "hits", "length_penalty": old, "assignment": "greedy",
@@ -274,6 +274,7 @@ class PafCodec:
                 back = back[..., [*self.skeleton.flip_index, *range(k, back.shape[-3])], :, :]
             elif name == "pafs":
                 twins, signs = self.skeleton.limb_flip
+                back = _moved_right(back, 2 * self.paf_offset)
                 vectors = back.reshape(*back.shape[:-3], len(twins), 2, *back.shape[-2:])[..., twins, :, :, :]
                 factors = np.where(twins < 0, np.nan, signs)[:, None] * np.array([1, -1])
                 back = (vectors * factors[..., None, None].astype(back.dtype)).reshape(back.shape)
@@ -364,3 +365,13 @@ class PafCodec:
 def _upsampled(maps: np.ndarray, factor: int) -> np.ndarray:
     size = (maps.shape[2] * factor, maps.shape[1] * factor)
     return np.stack([cv2.resize(channel, size, interpolation=cv2.INTER_CUBIC) for channel in maps])
+
+
+def _moved_right(fields: np.ndarray, cells: float) -> np.ndarray:
+    """Fields (…, w) read so many cells further left, by linear interpolation; the border's values go on beyond it."""
+    if cells == 0:
+        return fields
+    width = fields.shape[-1]
+    low, share = np.divmod(np.arange(width) - cells, 1)
+    left, right = (fields[..., (low + step).astype(int).clip(0, width - 1)] for step in (0, 1))
+    return ((1 - share) * left + share * right).astype(fields.dtype)

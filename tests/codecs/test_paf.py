@@ -177,6 +177,24 @@ def test_turned_back_without_a_twin_is_not_known_and_a_background_stays():
     assert back["pafs"][2:, 0].tolist() == [[-5, -4], [7, 6]], "left_a–right_a points the other way"
 
 
+def test_fields_drawn_off_the_heatmaps_are_turned_back_and_read_there():
+    rng, width = np.random.default_rng(0), 288
+    person = torch.tensor(figure(COCO17, (150, 110), 150, rng)[None, None])
+    mirrored = person[:, :, COCO17.flip_index].clone()
+    mirrored[..., 0] = width - 1 - mirrored[..., 0]
+    codec = PafCodec(COCO17, stdev=0.06, paf_offset=0.4375)
+    fields, turned = (codec.encode(p, None, (224, width))["pafs"][0].numpy() for p in (person, mirrored))
+    turned = codec.flip({"pafs": turned})["pafs"]
+    naive = codec.encode(mirrored, None, (224, width))["pafs"][0].numpy()
+    naive = replace(codec, paf_offset=0.0).flip({"pafs": naive})["pafs"]
+    assert np.abs(turned - fields).max() < 0.1 < np.abs(naive - fields).max()
+    thin = torch.tensor([[[61.5, 21.5, 2], [61.5, 61.5, 2], [0, 0, 0], [0, 0, 0]]])[None]
+    codec = PafCodec(STICK, paf_half_width=0.3, paf_offset=0.9, min_parts=2)
+    maps = {name: values[0].numpy() for name, values in codec.encode(thin, None, SIZE).items()}
+    assert len(codec.decode(maps)) == 1
+    assert len(replace(codec, paf_offset=0.0).decode(maps)) == 0
+
+
 def test_a_background_channel_is_no_keypoint():
     person = torch.tensor(figure(STICK, (60, 50), 80, np.random.default_rng(0))[None, None])
     maps = {name: values[0].numpy() for name, values in PafCodec(STICK).encode(person, None, SIZE).items()}
