@@ -22,9 +22,9 @@ COMMANDS = {
     "val-subset": ("lib.data.openpose_lists", "write_val_subset", "the 250 pictures Lightweight OpenPose validates on"),
     "neck": ("lib.data.coco", "insert_neck_file", "copy a COCO file and insert a neck keypoint"),
     "preflight": ("lib.training", "check", "overfit eight images before a long training"),
-    "train": ("lib.training", "main", "train as a recipe says"),
+    "train": ("lib.chain", "main", "train as a recipe says"),
     "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
-    "predict": ("lib.predict", "predict", "find and draw people in images"),
+    "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
     "book": ("lib.book", "command", "run the notebooks headless and write the report"),
 }
@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     module, function, _ = COMMANDS[command]
     function = getattr(import_module(module), function)
     try:
-        # these three read their own arguments, the others are plain functions, or several by name
-        own = command in ("train", "preflight", "book")
+        # these read their own arguments, the others are plain functions, or several by name
+        own = command in ("train", "preflight", "predict", "book")
         result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
     except (ValueError, KeyError, OSError, RuntimeError, ArithmeticError) as error:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook

@@ -6,6 +6,7 @@ the sample, so a run that was interrupted and resumed ends in the same weights a
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import inspect
@@ -22,9 +23,10 @@ from lib import ROOT
 from lib.checkpoints import Model, load_weights
 from lib.codecs import CODECS, Codec
 from lib.data.augment import Augment, ColorJitter
-from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco
+from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco, with_skeleton
 from lib.data.dataset import CocoKeypoints, collate, worker_init
 from lib.data.index import LabelIndex
+from lib.data.person_crops import CropAugment, PersonCrops
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
 from lib.people import People, invert_affine
@@ -41,13 +43,19 @@ class PoseModule(lightning.LightningModule):
         network: `name` of a class in `lib.models.NETWORKS` and its options.
         codec: `name` of a class in `lib.codecs.CODECS` and its options.
         optimizer: adam, adamw or sgd (momentum 0.9).
-        learning_rate: one value, or {epoch: value from that epoch on}.
+        learning_rate: one value, or {epoch: value from that epoch on}; epochs count from 0.
         schedule: "steps" follows `learning_rate`; "cosine" warms up and falls to zero along a cosine over the whole run.
-        warmup_steps: batches over which the learning rate rises linearly.
-        weight_decay: of every parameter.
+        warmup_steps: steps of the optimiser over which the learning rate rises linearly.
+        weight_decay: of every parameter, or of the groups that have one.
+        group_rates: the network divides its parameters into groups (`parameter_groups()`), each with its own multiple of
+            the learning rate, and with or without weight decay.
         stdev: {epoch: value from that epoch on} of the codec's `stdev`, or None to leave it.
         color_jitter: largest relative change of brightness, contrast and saturation, and turn of hue (of 1).
-        initial_weights: a checkpoint of ours to start from.
+        initial_weights: a checkpoint of ours, or a public one, to start from.
+
+    With the trainer's `accumulate_grad_batches: n` one step of the optimiser follows the mean gradient of n batches, while
+    batch norms see the single batches. Where an epoch ends within a group, Lightning takes a step with what is there, still
+    divided by n: every picture counts the same. (Lightweight OpenPose's own code throws such a rest away.)
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class PoseModule(lightning.LightningModule):
         schedule: Literal["steps", "cosine"] = "steps",
         warmup_steps: int = 0,
         weight_decay: float = 0.0,
+        group_rates: bool = False,
         stdev: dict[int, float] | None = None,
         color_jitter: tuple[float, float, float, float] = (0.05, 0.05, 0.05, 0.01),
         initial_weights: str | None = None,
@@ -72,7 +81,9 @@ class PoseModule(lightning.LightningModule):
         # the layout in which convolutions are fastest, on CPUs as on GPUs (a tenth of the training time on two cores)
         self.network.to(memory_format=torch.channels_last)
         self.skeleton = skeleton
-        self.optimizer, self.weight_decay = optimizer, weight_decay
+        self.optimizer, self.weight_decay, self.group_rates = optimizer, weight_decay, group_rates
+        if group_rates and not hasattr(self.network, "parameter_groups"):
+            raise ValueError(f"model.group_rates: {type(self.network).__name__} has no groups of parameters, leave it out")
         self.learning_rate = learning_rate if isinstance(learning_rate, dict) else {0: learning_rate}
         self.schedule, self.warmup_steps = schedule, warmup_steps
         self.stdev = stdev
@@ -84,25 +95,37 @@ class PoseModule(lightning.LightningModule):
         rate = self.learning_rate[min(self.learning_rate)]
         # one fused kernel is fastest, but Lightning cannot clip gradients in front of it
         options["fused"] = self._trainer is None or self.trainer.gradient_clip_val is None
-        return OPTIMIZERS[self.optimizer](self.parameters(), lr=rate, weight_decay=self.weight_decay, **options)
+        groups = self.network.parameter_groups() if self.group_rates else [{"params": list(self.parameters())}]
+        groups = [
+            {
+                "params": group["params"],
+                "lr_factor": group.get("lr_factor", 1.0),
+                "weight_decay": self.weight_decay if group.get("decay", True) else 0.0,
+            }
+            for group in groups
+        ]
+        return OPTIMIZERS[self.optimizer](groups, lr=rate, **options)
 
     def on_train_epoch_start(self):
         if self.stdev:
             self.codec = dataclasses.replace(self.codec, stdev=at_epoch(self.stdev, self.current_epoch))
 
     def on_train_batch_start(self, batch, batch_index: int):
-        # a pure function of the step, so that a resumed run needs no scheduler state
+        # a pure function of epoch and step, so that a resumed run needs no scheduler state; both count steps of the
+        # optimiser, of which there is one for `accumulate_grad_batches` batches
         rate = at_epoch(self.learning_rate, self.current_epoch)
         if self.warmup_steps:
             rate *= min(1.0, (self.global_step + 1) / self.warmup_steps)
         if self.schedule == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * self.global_step / max(1, self.trainer.estimated_stepping_batches)))
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_factor"]
         self.log("learning_rate", rate)
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
-        seed = self.trainer.datamodule.seed * 1_000_003 + self.global_rank * 1_000_000_007 + self.global_step
+        # every batch its own colours, also where several share one step of the optimiser
+        batch_number = self.current_epoch * self.trainer.num_training_batches + batch_index
+        seed = self.trainer.datamodule.seed * 1_000_003 + self.global_rank * 1_000_000_007 + batch_number
         generator = torch.Generator().manual_seed(seed)
         images = self.jitter(batch["images"], generator)
         losses = self.losses(images, batch)
@@ -158,12 +181,18 @@ class PoseData(lightning.LightningDataModule):
             the training annotations lies beside them (`python -m lib index`), it is opened instead of reading them.
         category: name of the COCO category; may be left out where only one has keypoints.
         neck: insert a neck between the shoulders, as trt_pose does, where the annotations have none.
+        skeleton: what the network is to find, one of the built-in ones ("openpose18"), a .yaml or a COCO .json: keypoints are
+            taken from the annotations by name (a neck is the exact middle of the shoulders), limbs from the skeleton.
+            Instead of `neck`; by default what the annotations have.
+        samples: "images" shows every training picture once an epoch, as a whole; "people" every main person once, in the
+            middle of a crop (see `lib.data.person_crops`). Validation always sees whole pictures.
+        crops: random geometry of "people".
         input_size: height and width of the network's input.
         keep_aspect_ratio: pad instead of stretching.
-        augment: random scale, rotation, translation and flip of training images; null for none.
+        augment: random scale, rotation, translation and flip of "images"; null for none.
         mask_unlabelled: do not punish what stands where people are not annotated.
         mask_stride: pixels per cell of that mask.
-        min_area, max_area: leave out people smaller or larger than this fraction of the image.
+        min_area, max_area: leave out people smaller or larger than this fraction of the image (of "images").
         batch_size, num_workers, seed: as usual; the result does not depend on num_workers.
         limit_train, limit_val: use only the first so many images.
     """
@@ -177,6 +206,9 @@ class PoseData(lightning.LightningDataModule):
         val_images: str | None = None,
         category: str | None = None,
         neck: bool = False,
+        skeleton: str | None = None,
+        samples: Literal["images", "people"] = "images",
+        crops: CropAugment | None = CropAugment(),
         input_size: tuple[int, int] = (224, 224),
         keep_aspect_ratio: bool = True,
         augment: Augment | None = Augment(),
@@ -193,26 +225,38 @@ class PoseData(lightning.LightningDataModule):
         super().__init__()
         self.input_size, self.keep_aspect_ratio, self.category = input_size, keep_aspect_ratio, category
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        shared = dict(category=category, input_size=input_size, keep_aspect_ratio=keep_aspect_ratio,
-                      mask_stride=mask_stride, mask_unlabelled=mask_unlabelled, min_area=min_area, max_area=max_area,
-                      seed=seed)  # fmt: skip
+        if neck and skeleton:
+            raise ValueError("data.neck and data.skeleton: a skeleton says whether there is a neck, leave data.neck out")
+        self._view = category, neck, Skeleton.named(_from_root(skeleton)) if skeleton else None
+        shared = dict(category=category, input_size=input_size, mask_stride=mask_stride,
+                      mask_unlabelled=mask_unlabelled, seed=seed)  # fmt: skip
+        self._whole = dict(keep_aspect_ratio=keep_aspect_ratio, min_area=min_area, max_area=max_area, **shared)
         annotations, images = _find(data_dir, "train", train_annotations, train_images)
-        labels = _with_neck(LabelIndex.of(annotations), category, neck)
-        self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train, **shared)
-        self._train_source = (labels.source, category, neck)
+        self._labels = labels = _viewed(LabelIndex.of(annotations), *self._view)
+        if samples == "people":
+            self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **shared)
+        else:
+            self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train, **self._whole)
         annotations, images = _find(data_dir, "val", val_annotations, val_images)
-        val_coco = _with_neck(read_coco(annotations), category, neck)
-        self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **shared)
+        val_coco = _viewed(read_coco(annotations), *self._view)
+        self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **self._whole)
         self.skeleton = self.train_set.skeleton
         if self.val_set.skeleton.keypoints != self.skeleton.keypoints:
             raise ValueError(f"training annotations have {self.skeleton.num_keypoints} keypoints, validation annotations "
                              f"{self.val_set.skeleton.num_keypoints}: they must be the same")  # fmt: skip
         self.scorer = CocoScorer(val_coco, self.skeleton, category, self.val_set.image_ids.tolist())
 
+    def whole_pictures(self) -> CocoKeypoints:
+        """The training pictures as validation would show them, also where the samples are people."""
+        if isinstance(self.train_set, CocoKeypoints):
+            whole = copy.copy(self.train_set)
+            whole.augment = None
+            return whole
+        return CocoKeypoints(self._labels, self.train_set.images, **self._whole)
+
     def read_train(self) -> CocoFile:
         """The training annotations, read again: kept in memory, COCO's would fill two gigabytes in every worker."""
-        source, category, neck = self._train_source
-        return _with_neck(read_coco(source), category, neck)
+        return _viewed(read_coco(self._labels.source), *self._view)
 
     def train_dataloader(self) -> DataLoader:
         sampler = _EpochSampler(self.train_set, self.seed, self.trainer)
@@ -233,11 +277,21 @@ def _find(data_dir: str, split: str, annotations: str | None, images: str | None
     return ROOT / annotations, ROOT / images
 
 
-def _with_neck(labels: CocoFile | LabelIndex, category: str | None, neck: bool) -> CocoFile | LabelIndex:
+def _viewed(labels: CocoFile | LabelIndex, category: str | None, neck: bool,
+            skeleton: Skeleton | None) -> CocoFile | LabelIndex:  # fmt: skip
+    """Annotations with the keypoints and limbs that are to be learnt."""
+    in_memory = isinstance(labels, CocoFile)
+    if skeleton:
+        return with_skeleton(labels, skeleton, category) if in_memory else labels.with_skeleton(skeleton, category)
     named = category_named(labels, category)
     if not neck or "neck" in named.keypoints:
         return labels
-    return labels.with_neck(named.name) if isinstance(labels, LabelIndex) else insert_neck(labels, named.name)
+    return insert_neck(labels, named.name) if in_memory else labels.with_neck(named.name)
+
+
+def _from_root(skeleton: str) -> str | Path:
+    """A file is meant from the repository, a built-in name is itself."""
+    return ROOT / skeleton if Path(skeleton).suffix else skeleton
 
 
 class _EpochSampler(DistributedSampler):

@@ -52,6 +52,9 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
               max_people: int = 3, min_area: float = 0.03, target: float = 0.9) -> Preflight:  # fmt: skip
     """Overfit a few training images without augmentation, with a copy of the network, and judge the people it then finds.
 
+    The images are whole ones, as in validation, also where training cuts a sample out for every person: only so is it clear
+    whom the network should have found.
+
     Args:
         learner, data: as for training; both stay untouched.
         images: how many; the first whose people are few and large are taken.
@@ -61,10 +64,8 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
         min_area: area of the smallest person, as a fraction of the image.
         target: AP50 on these images that counts as learnt.
     """
-    dataset = copy.copy(data.train_set)
-    dataset.augment = None
-    coco = data.read_train()
-    chosen = easy_images(coco, data.train_set.image_ids.tolist(), images, max_people, min_area)
+    dataset, coco = data.whole_pictures(), data.read_train()
+    chosen = easy_images(coco, dataset.image_ids.tolist(), images, max_people, min_area)
     batch = collate([dataset[i] for i in chosen])
     report = Preflight(image_ids=batch["image_ids"].tolist(), inputs=batch["images"].permute(0, 2, 3, 1).numpy())
     learner = copy.deepcopy(learner).to(memory_format=torch.channels_last).train()

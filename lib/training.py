@@ -1,11 +1,13 @@
 """Run a recipe: `python -m lib train --config lib/recipes/NAME.yaml [--data.batch_size=8 …] [--resume=true]`.
 
 A recipe has three parts, each checked key by key: `model` and `data` (see `lib.learner`) and `trainer` (Lightning's own
-options). An upstream trt_pose configuration (.json) is accepted in its place.
+options). An upstream trt_pose configuration (.json) is accepted in its place. Some are trained in several `steps`, one run
+each: see `lib.chain`.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import difflib
 import json
@@ -15,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
     """Train as a recipe says.
 
     Args:
-        recipe: YAML file, or an upstream trt_pose JSON file.
+        recipe: YAML file, or an upstream trt_pose JSON file; one with steps is trained by `lib.chain.train_steps`.
         out_dir: where everything is written; refused if it holds a finished or begun run, unless `resume`.
         overrides: dotted keys of the recipe, {"data.batch_size": 8}.
         resume: go on from `last.ckpt`, to the same weights as if nothing had happened.
@@ -79,35 +81,36 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
     Raises:
         ValueError: a key is unknown (the nearest one is named) or a value does not fit.
     """
+    if count := len(read_recipe(recipe).get("steps", ())):
+        raise ValueError(f"{recipe} is trained in {count} steps: lib.chain.train_steps(recipe, out_dir) trains them")
     arguments = _arguments(recipe, out_dir, overrides)
     arguments += [f"--resume={str(resume).lower()}", f"--live={str(live).lower()}"]
-    return _run(arguments, exit_on_error=False)
+    return run(arguments, exit_on_error=False)
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m lib train --config RECIPE --out_dir RUN [--data.batch_size=8 …] [--resume=true]`."""
-    finished = _run(arguments, exit_on_error=True)
-    best = max(finished.history, key=lambda row: row["AP"])
-    print(f"best AP {best['AP']:.3f} in epoch {best['epoch']}: {finished.best}")
-    return 0
+def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None) -> TrainingRun:
+    """Train as command-line arguments say; see `train`.
 
-
-def _run(arguments: list[str], exit_on_error: bool) -> TrainingRun:
-    cli = _parse(arguments, exit_on_error)
+    Args:
+        arguments: `--config RECIPE --out_dir RUN` and the rest.
+        exit_on_error: leave the program with status 2 at a wrong argument, instead of a ValueError.
+        curves: to go on drawing, if they are live.
+    """
+    cli = parse(arguments, exit_on_error)
     out_dir, last = ROOT / cli.config.out_dir, ROOT / cli.config.out_dir / "last.ckpt"
     if last.exists() and not cli.config.resume:
         raise FileExistsError(
             f"{out_dir} holds a training run: pass resume (--resume=true) to go on, or another out_dir"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
-    _keep_recipe(out_dir / "recipe.yaml", cli.parser.dump(cli.config), resumed=last.exists())
-    history = History(out_dir, live=cli.config.live)
+    keep_recipe(out_dir / "recipe.yaml", cli.parser.dump(cli.config), resumed=last.exists())
+    history = History(out_dir, (curves or Curves()) if cli.config.live else None)
     cli.trainer.callbacks.insert(0, history)
     cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     return TrainingRun(out_dir, history.rows, cli.model, cli.datamodule)
 
 
-def _keep_recipe(path: Path, recipe: str, resumed: bool) -> None:
+def keep_recipe(path: Path, recipe: str, resumed: bool) -> None:
     """Write the recipe beside its run; a run that is resumed must go on with the network it began with."""
     if resumed and path.exists():
         begun, now = (yaml.safe_load(text)["model"]["network"] for text in (path.read_text(), recipe))
@@ -123,7 +126,7 @@ def check(arguments: list[str]) -> int:
 
     The images it learned by heart, with the people it then finds, are drawn into `out_dir` (runs/preflight).
     """
-    cli = _parse(["--out_dir", "runs/preflight", *arguments], exit_on_error=True)
+    cli = parse(["--out_dir", "runs/preflight", *arguments], exit_on_error=True)
     report = preflight(cli.model, cli.datamodule)
     print(report)
     if report.people:
@@ -135,50 +138,31 @@ def check(arguments: list[str]) -> int:
     return 0 if report.passed else 1
 
 
-def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None) -> tuple[PoseModule, PoseData]:
-    """The module and the data of a recipe, ready to look at, to preflight or to train with an own loop."""
-    cli = _parse(_arguments(recipe, "runs/unused", overrides), exit_on_error=False)
+def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None,
+                step: int | None = None) -> tuple[PoseModule, PoseData]:  # fmt: skip
+    """The module and the data of a recipe (of one with steps: of the first, or of `step`).
+
+    They are ready to look at, to preflight or to train with an own loop.
+    """
+    arguments = _arguments(recipe, "runs/unused", overrides) + (["--step", str(step)] if step is not None else [])
+    cli = parse(arguments, exit_on_error=False)
     return cli.model, cli.datamodule
 
 
-class History(Callback):
-    """Keeps a row per epoch, writes `history.csv` and the best weights, and draws the curves where a notebook shows them."""
+class Curves:
+    """The curves of a training in one picture of a notebook: those of one run, or of several one after the other.
 
-    def __init__(self, out_dir: Path, live: bool = False):
-        self.out_dir, self.live = out_dir, live
-        self.rows: list[dict] = []
+    Attributes:
+        earlier: histories of the runs before this one.
+    """
+
+    def __init__(self):
+        self.earlier: list[list[dict]] = []
         self._display = None
-        self._start = time.monotonic()
 
-    def state_dict(self) -> dict:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows = state["rows"]
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, learner: PoseModule) -> None:
-        values = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
-        if trainer.sanity_checking or "AP" not in values or not trainer.is_global_zero:
-            return
-        best = max((row["AP"] for row in self.rows), default=-1.0)
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step,
-                          "seconds": round(time.monotonic() - self._start, 1), **values})  # fmt: skip
-        if values["AP"] >= best:
-            info = {"AP": values["AP"], "epoch": trainer.current_epoch + 1}
-            save_model(self.out_dir / "best.safetensors", learner.model(trainer.datamodule, **info))
-        self._write()
-        if self.live:
-            self._draw()
-
-    def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with beside(self.out_dir / "history.csv") as writing, writing.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def _draw(self) -> None:
-        figure = plot_history(self.rows)
+    def draw(self, rows: list[dict]) -> None:
+        """Show the runs before this one and the rows of this one."""
+        figure = plot_history(joined([*self.earlier, rows]) if self.earlier else rows)
         if self._display is None:
             self._display = display(figure, display_id=True)
         else:
@@ -186,17 +170,88 @@ class History(Callback):
         plt.close(figure)
 
 
+def joined(histories: Iterable[list[dict]]) -> list[dict]:
+    """Histories of steps as one: `chain_step` counts them from 1, and epoch, step and seconds go on where the last ended."""
+    rows = []
+    for number, history in enumerate(histories, start=1):
+        before = rows[-1] if rows else {}
+        counted = {name: before.get(name, 0) for name in ("epoch", "step", "seconds")}
+        rows += [{"chain_step": number, **row, **{name: row[name] + counted[name] for name in counted}} for row in history]
+    return rows
+
+
+class History(Callback):
+    """Keeps a row per validation, writes `history.csv` and the best weights, and draws the curves in a notebook."""
+
+    def __init__(self, out_dir: Path, curves: Curves | None = None):
+        self.out_dir, self.curves = out_dir, curves
+        self.rows: list[dict] = []
+        self._validated = False
+        self._start = time.monotonic()
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows = state["rows"]
+        self._start = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0)
+
+    def on_validation_end(self, trainer: lightning.Trainer, learner: PoseModule) -> None:
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, learner: PoseModule) -> None:
+        # the trainer remembers the figures of the last validation, also in epochs without one
+        validated, self._validated = self._validated, False
+        if not validated or not trainer.is_global_zero:
+            return
+        values = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
+        best = max((row["AP"] for row in self.rows), default=-1.0)
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step,
+                          "seconds": round(time.monotonic() - self._start, 1), **values})  # fmt: skip
+        if values["AP"] >= best:
+            info = {"AP": values["AP"], "epoch": trainer.current_epoch + 1}
+            save_model(self.out_dir / "best.safetensors", learner.model(trainer.datamodule, **info))
+        write_history(self.out_dir / "history.csv", self.rows)
+        if self.curves:
+            self.curves.draw(self.rows)
+
+
+def write_history(path: Path, rows: list[dict]) -> None:
+    """Write rows as CSV, whole or not at all; a column for every name that occurs."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with beside(path) as writing, writing.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_history(path: Path) -> list[dict]:
+    """The rows that `write_history` wrote."""
+    with path.open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row | {name: int(row[name]) for name in ("epoch", "step")} for row in rows]
+
+
+def override_arguments(overrides: Mapping[str, Any] | None) -> list[str]:
+    """{"data.batch_size": 8} as the command line has it."""
+    return [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in (overrides or {}).items()]
+
+
 def _arguments(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] | None) -> list[str]:
-    pairs = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in (overrides or {}).items()]
-    return ["--config", str(recipe), "--out_dir", str(out_dir), *pairs]
+    return ["--config", str(recipe), "--out_dir", str(out_dir), *override_arguments(overrides)]
 
 
-def _parse(arguments: list[str], exit_on_error: bool) -> _Cli:
+def parse(arguments: list[str], exit_on_error: bool) -> _Cli:
+    """Module, data and trainer that arguments describe, checked; nothing is written."""
     with tempfile.TemporaryDirectory() as folder:
-        cli = _Cli(PoseModule, PoseData, args=_with_upstream_recipes(arguments, Path(folder)), run=False,
+        cli = _Cli(PoseModule, PoseData, args=_with_plain_recipes(arguments, Path(folder)), run=False,
                     seed_everything_default=0, parser_class=_Parser, save_config_callback=None,
                     auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
     check_fit(cli.model, cli.datamodule)
+    every, epochs = cli.config.trainer.check_val_every_n_epoch, cli.config.trainer.max_epochs
+    if every and epochs and 0 < epochs < every:
+        raise ValueError(f"trainer.max_epochs is {epochs}, but only every {every}th epoch is validated "
+                         "(trainer.check_val_every_n_epoch): there would be no best weights")  # fmt: skip
     return cli
 
 
@@ -208,15 +263,73 @@ def check_fit(learner: PoseModule, data: PoseData) -> None:
                          "set both to the same")  # fmt: skip
 
 
-def _with_upstream_recipes(arguments: list[str], folder: Path) -> list[str]:
-    """Replace `--config upstream.json` by our recipe of it, written into `folder`."""
-    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
+def read_recipe(path: str | Path) -> dict:
+    """What stands in a recipe, or the recipe which an upstream trt_pose configuration (.json) amounts to.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a recipe.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe; ours lie in lib/recipes")
+    if path.suffix == ".json":
+        return recipe_from_upstream(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("steps", []), list):
+        raise ValueError(f"{path} is not a recipe: it needs the keys model, data and trainer, and `steps` are a list")
+    return content
+
+
+def of_step(recipe: dict, step: int | None, source: str | Path) -> dict:
+    """One step of a recipe, by itself: what all have in common, changed by the step's dotted keys.
+
+    Args:
+        recipe: as `read_recipe` gives it.
+        step: counted from 1; None: the first, or all of a recipe without steps.
+        source: what errors call it.
+    """
+    common = copy.deepcopy(recipe)
+    steps = common.pop("steps", [])
+    if step is not None and not 1 <= step <= len(steps):
+        there = f"it has the steps 1 to {len(steps)}" if steps else "it is trained in one run, leave the step out"
+        raise ValueError(f"{source} has no step {step}: {there}")
+    for key, value in (steps[(step or 1) - 1] if steps else {}).items():
+        *parents, last = key.split(".")
+        if not parents:
+            raise ValueError(f"{source}, step {step or 1}: {key!r} is no dotted key like model.network.num_channels")
+        group = common
+        for parent in parents:
+            group = group.setdefault(parent, {})
+        group[last] = value
+    return common
+
+
+def _with_plain_recipes(arguments: list[str], folder: Path) -> list[str]:
+    """Replace upstream configurations, and recipes of which `--step` takes one step, by plain recipes in `folder`."""
+    arguments, step = list(arguments), None
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith(("--config=", "--step=")) else [a])]
+    if "--step" in arguments:
+        place = arguments.index("--step")
+        step = _step_number((arguments[place + 1 : place + 2] or [""])[0])
+        del arguments[place : place + 2]
     for i, argument in enumerate(arguments[1:], start=1):
-        if arguments[i - 1] == "--config" and argument.endswith(".json"):
-            recipe = folder / f"{Path(argument).stem}.yaml"
-            recipe.write_text(yaml.safe_dump(recipe_from_upstream(argument)))
-            arguments[i] = str(recipe)
+        if arguments[i - 1] == "--config" and Path(argument).is_file():
+            content = read_recipe(argument)
+            if argument.endswith(".json") or "steps" in content or step is not None:
+                recipe = folder / f"{Path(argument).stem}.yaml"
+                recipe.write_text(yaml.safe_dump(of_step(content, step, argument), sort_keys=False))
+                arguments[i] = str(recipe)
     return arguments
+
+
+def _step_number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"--step is the number of one step here, not {text!r}")
+    return int(text)
 
 
 class _Parser(LightningArgumentParser):
@@ -238,6 +351,7 @@ class _Cli(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--out_dir", type=str, required=True, help="folder of this run")
         parser.add_argument("--resume", type=bool, default=False, help="go on from out_dir/last.ckpt")
+        parser.add_argument("--step", type=str, help="of a recipe with steps: a number, or all (the default)")
         parser.add_argument("--live", type=bool, default=False, help="draw the curves in the notebook while training")
         parser.link_arguments("data", "model.skeleton", compute_fn=lambda data: data.skeleton, apply_on="instantiate")
 

@@ -13,7 +13,7 @@ from lib.data.coco import find_split, insert_neck_file
 from lib.data.synthetic import write_dataset
 from lib.learner import PoseModule, at_epoch, fastest_precision
 from lib.preflight import preflight
-from lib.training import load_recipe, train
+from lib.training import load_recipe, read_recipe, train
 
 MINI = ROOT / "lib/recipes/trt_pose_mini.yaml"
 
@@ -135,10 +135,14 @@ def test_every_recipe_builds(recipe, small):
     overrides = {k: v for k, v in small.items() if k.startswith("data.data_dir")} | {"trainer.precision": "32-true"}
     if not recipe.endswith("_mini"):
         overrides |= {"model.network.pretrained": False}
-    learner, data = load_recipe(ROOT / f"lib/recipes/{recipe}.yaml", overrides)
-    assert learner.network.stride == learner.codec.stride == data.train_set.mask_stride
-    h, w = data.input_size
-    assert h % learner.network.input_multiple == w % learner.network.input_multiple == 0
+    path = ROOT / f"lib/recipes/{recipe}.yaml"
+    if "val_annotations" in (content := read_recipe(path))["data"]:
+        overrides |= {"data.val_annotations": "null"}
+    for step in range(1, len(content["steps"]) + 1) if "steps" in content else [None]:
+        learner, data = load_recipe(path, overrides, step)
+        assert learner.network.stride == learner.codec.stride == data.train_set.mask_stride
+        h, w = data.input_size
+        assert h % learner.network.input_multiple == w % learner.network.input_multiple == 0
 
 
 def test_an_upstream_configuration_trains(small, tmp_path):
