@@ -26,13 +26,14 @@ from lib.draw import draw_people, heatmap_overlay, paf_overlay
 from lib.people import People, pixels_to_cells
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Picture, Source, open_source
-from lib.predict.stages import StageTimes, timed
+from lib.predict.stages import STAGES, StageTimes, timed
 from lib.predict.stream import Seen, watch
 from lib.tracking import Tracker
 
 THRESHOLDS = {"peak_threshold": "peaks above", "link_threshold": "links above"}  # decode options that get a slider
 LAYERS = ("picture", "heatmaps", "fields")  # what people are drawn on
 SECONDS_PER_PICTURE = 1.0  # pictures of a folder are looked at, those of a video pass by
+_STAGES = (*STAGES[:-1], "send")  # nothing is written here, but sent to the browser
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
 
@@ -148,6 +149,7 @@ class LiveView(widgets.VBox):
             self._let_go(self._jump)
         if self._stream is None:
             self._tracker.reset()
+            self._moment = 0.0
             self._stream = watch(self._predictor, self.source, start=self._start)
         try:
             seen = next(self._stream, None)
@@ -162,6 +164,7 @@ class LiveView(widgets.VBox):
             return False
         self._seen, self._seconds, self._before = seen, seen.seconds, self._tracker
         self.index, self.error = seen.index, None
+        self._moment = max(self._moment, seen.time)  # in a damaged video time may go back
         self._moments.append(time.perf_counter())
         self._follow()
         if show:
@@ -198,7 +201,7 @@ class LiveView(widgets.VBox):
             self._tracker = copy.deepcopy(self._before)
             self._tracker.smoothing = self._filter if self.smoothing.value else None
             with timed(self._seconds, "track"):
-                people = self._tracker(people, self._seen.time)
+                people = self._tracker(people, self._moment)
         self.people = people
 
     def _show(self) -> None:
@@ -259,15 +262,14 @@ class LiveView(widgets.VBox):
             facts = [f"{len(self.people)} people", f"frame {self.index}", *time_]
         facts += [f"<b>{fps:.1f} FPS</b>"] * playing
         colour = "#b00020" if bad else "inherit"
-        self.status.value = (
-            f"<div>{' · '.join(facts)}</div><div style='color:{colour}'>{escape(message)}</div>"
-            + _bars(self.times.median if playing else self._seconds)
-        )
+        self.status.value = f"{' · '.join(facts)}<div style='color:{colour};line-height:1.3'>{escape(message)}</div>"
+        self.table.value = _bars(self.times.median if playing else self._seconds)
 
     def _controls(self) -> list[widgets.Widget]:
         """Make the parts and join them."""
-        wide, codec = {"layout": widgets.Layout(width="auto")}, self._predictor.codec
-        slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f", **wide}
+        codec = self._predictor.codec
+        slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f",
+                  "style": {"description_width": "96px"}, "layout": widgets.Layout(width="auto")}  # fmt: skip
         self.thresholds = {n: widgets.FloatSlider(getattr(codec, n), description=words, **slider | {"min": 0.01})
                            for n, words in THRESHOLDS.items() if hasattr(codec, n)}  # fmt: skip
         for name, widget in self.thresholds.items():
@@ -276,7 +278,7 @@ class LiveView(widgets.VBox):
         self.keypoint_score = widgets.FloatSlider(0.0, description="draw above", **slider)
         self.layer = widgets.ToggleButtons(options=LAYERS, style={"button_width": "auto"})
         video = self.source.kind != "pictures"
-        box = {"indent": False, "layout": widgets.Layout(width="auto")}
+        box = {"indent": False, "layout": widgets.Layout(width="auto", margin="2px 12px 2px 2px")}
         self.skeletons = widgets.Checkbox(True, description="people", **box)
         self.tracking = widgets.Checkbox(video, description="tracking", **box)
         self.smoothing = widgets.Checkbox(video and self._filter is not None, description="smoothing", **box)
@@ -285,10 +287,10 @@ class LiveView(widgets.VBox):
         for widget in looks:
             widget.observe(self._guarded(self._read_again), "value")
         self.screen = widgets.Image(format="jpeg", layout=widgets.Layout(width="100%", height="auto"))
-        self.status = widgets.HTML()
+        self.status, self.table = widgets.HTML(), widgets.HTML()
         left = widgets.Layout(flex="1 1 320px", max_width=f"{self._width}px")
         left = widgets.VBox([self.screen, self._transport()], layout=left)
-        panel = [self.status, *looks[:-4], self.layer, widgets.HBox(checks)]
+        panel = [self.status, *looks[:-4], self.layer, widgets.HBox(checks), self.table]
         right = widgets.VBox(panel, layout=widgets.Layout(flex="0 0 320px", padding="0 0 0 12px"))
         return [widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))]
 
@@ -399,9 +401,10 @@ def _reduced(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bars(seconds: Mapping[str, float]) -> str:
-    """Milliseconds of every stage as a small table with bars."""
+    """Milliseconds of every stage as a small table with bars; a stage that did not run has a dash."""
     total = sum(seconds.values()) or 1
-    rows = [f"<tr><td>{stage}</td><td style='text-align:right;padding:0 8px'>{1e3 * s:.1f} ms</td><td style='width:100%'>"
-            f"<div style='background:#0072b2;height:8px;width:{100 * s / total:.1f}%'></div></td></tr>"
-            for stage, s in seconds.items()]  # fmt: skip
-    return f"<table style='width:100%;line-height:1.25'>{''.join(rows)}</table>"
+    rows = [f"<tr><td>{stage}</td><td style='text-align:right;white-space:nowrap;padding:0 8px'>"
+            + (f"{1e3 * seconds[stage]:.1f} ms" if stage in seconds else "–") + "</td><td style='width:100%'>"
+            f"<div style='background:#0072b2;height:8px;width:{100 * seconds.get(stage, 0) / total:.1f}%'></div></td></tr>"
+            for stage in _STAGES]  # fmt: skip
+    return f"<table style='width:100%;line-height:1.3'>{''.join(rows)}</table>"
