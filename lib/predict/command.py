@@ -1,35 +1,154 @@
-"""`python -m lib predict`."""
+"""`python -m lib predict SOURCE --model MODEL --out OUT`: everything that is found, drawn and listed, frame by frame."""
 
 from __future__ import annotations
 
-import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
-import cv2
+import jsonargparse
+from tqdm.auto import tqdm
 
 from lib.draw import draw_people
-from lib.files import write
-from lib.metrics import people_to_results
+from lib.predict.outputs import Results
 from lib.predict.predictor import Predictor
 from lib.predict.sources import open_source
+from lib.predict.stages import StageTimes, timed
 from lib.predict.stream import watch
+from lib.tracking import OneEuro, Tracker
+
+INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns 0, or 130 after Ctrl-C."""
+    parser = jsonargparse.ArgumentParser(prog="python -m lib predict", description=predict.__doc__.split("\n")[0])
+    parser.add_argument("source", metavar="SOURCE", help="picture, folder of pictures, video, or camera:0")
+    parser.add_argument("--input_size", type=int, nargs=2, metavar=("H", "W"), help="another resolution than the model's")
+    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average the maps of these sizes")
+    taken = {"source", "input_size", "scales"}
+    parser.add_function_arguments(predict, as_positional=False, skip=taken)
+    options = parser.parse_args(arguments).as_dict()
+    try:
+        predict(**options)
+    except KeyboardInterrupt as stopped:
+        print(f"stopped: {stopped or 'nothing was written'}", file=sys.stderr)
+        return INTERRUPTED
+    return 0
 
 
 def predict(
-    source: Path,
-    model: Path,
-    out: Path,
-    device: str = "cpu",
-    batch_size: int = 8,
-    flip_test: bool = False,
+    source: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    track: bool = False,
+    smooth: bool = False,
+    show_ids: bool | None = None,
     min_score: float = 0.2,
-) -> Path:
-    """Find people in image files, draw them, and list them as COCO results."""
-    predictor, results = Predictor(model, device, flip_test=flip_test), []
-    for seen in watch(predictor, open_source(source, without=out), batch_size=batch_size):
-        name = f"{seen.index:06d}_{seen.path.stem}.jpg"
-        picture = draw_people(seen.image, seen.people, predictor.skeleton, min_score=min_score)
-        write(out / name, cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes())
-        results += [{**row, "file_name": name} for row in people_to_results(seen.people, seen.index)]
-    write(out / "results.json", json.dumps(results))
-    return out
+    device: str = "cpu",
+    batch_size: int = 4,
+    flip_test: bool = False,
+    scales: tuple[float, ...] | list[float] = (1.0,),
+    input_size: tuple[int, int] | list[int] | None = None,
+    fit: str = "model",
+    maps_at: str = "input",
+    codec: dict[str, Any] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    overwrite: bool = False,
+) -> StageTimes:
+    """Find people in pictures, a video or a camera, draw them, and list them.
+
+    In the folder `out` are then the drawn pictures, or a video with the times of the original; `results.json`, COCO results in
+    which `image_id` is the number of the frame from 0; and `people.csv`, a row for each keypoint found. They are written frame
+    by frame, and whatever ends the run leaves them whole up to there.
+
+    Args:
+        source: picture, folder (with its sub-folders), video, or camera:0.
+        model: `.safetensors`, `.onnx` or `.plan`.
+        out: folder for the results.
+        track: give people ids that last from frame to frame.
+        smooth: calm the keypoints of everybody who is tracked; implies track.
+        show_ids: draw the ids; by default those that were tracked.
+        min_score: keypoints below are not drawn; the lists hold them all.
+        device: cpu, cuda or cuda:1.
+        batch_size: frames per network call; a camera's go alone.
+        flip_test: average with the mirror image.
+        scales: average the maps of the picture at these sizes, relative to the fitted one.
+        input_size: height and width of the network's input, instead of the model's own.
+        fit: "model" fits pictures into the input; "height" lets the width follow.
+        maps_at: read the people from the maps at the resolution of the "input" or of the "image".
+        codec: decode options, each as `--codec.peak_threshold=0.2`.
+        start: first frame.
+        stop: frame before which to stop.
+        overwrite: replace what an earlier run left in `out`.
+
+    Returns:
+        What each stage took.
+
+    Raises:
+        ValueError, OSError: source, model or options cannot be used; the disk is full; there are results already.
+        RuntimeError: the source is damaged, or the camera vanished; what could be read has been written.
+        KeyboardInterrupt: after Ctrl-C, with a sentence about what was written.
+    """
+    if start < 0 or (stop is not None and stop <= start):
+        raise ValueError(f"frames {start} … {stop} are none: start counts from 0 and stop comes behind it")
+    opened = open_source(source, without=Path(out))
+    predictor = Predictor(model, device, flip_test=flip_test, scales=scales, fit=fit, maps_at=maps_at, codec_options=codec,
+                          input_size=input_size and tuple(input_size))  # fmt: skip
+    tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
+    results, times = Results(Path(out), opened, predictor.skeleton, overwrite), StageTimes()
+    with (
+        interruptible() as asked,
+        results,
+        closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames,
+        tqdm(total=_total(opened.length, start, stop), desc=opened.name, unit="frame") as bar,
+    ):
+        for seen in frames:
+            with timed(seen.seconds, "draw"):
+                drawn = draw_people(seen.image, seen.people, predictor.skeleton, min_score=min_score)
+            with timed(seen.seconds, "write"):
+                results.write(seen, drawn)
+            times.add(seen.seconds)
+            if bar.update():  # it is time to show something
+                bar.set_postfix_str(", ".join(f"{s} {1e3 * t:.0f}" for s, t in times.latest().items()) + " ms")
+            if asked.is_set():
+                break
+    if results.frames:
+        print(times.table(), results.summary(), sep="\n")
+    if asked.is_set():
+        raise KeyboardInterrupt(results.summary())
+    if opened.damage:
+        raise RuntimeError(f"{opened.damage}; {results.summary()}")
+    return times
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """The first Ctrl-C is noted in the event, for a loop to end between two frames; a second one ends it at once."""
+    asked = threading.Event()
+
+    def note(*_) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    # another thread gets no signals, and who started us without Ctrl-C meant it
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield asked
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _total(length: int | None, start: int, stop: int | None) -> int | None:
+    ends = [end for end in (length, stop) if end is not None]
+    return max(min(ends) - start, 0) if ends else None

@@ -233,10 +233,14 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
         raise ValueError(
             f"the file wants the codec {name!r}; this version has {', '.join(CODECS)}: update the workbook"
         )
-    unknown = set(options or ()) - set(recorded)
+    options = dict(options or {})
+    unknown = set(options) - set(recorded)
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(recorded)}")
-    return CODECS[name](Skeleton(**metadata["skeleton"]), **{**recorded, **(options or {})})
+    try:
+        return CODECS[name](Skeleton(**metadata["skeleton"]), **{**recorded, **options})
+    except TypeError as error:
+        raise ValueError(f"{name} cannot work with {options}: {error}") from error
 
 
 def _opened(

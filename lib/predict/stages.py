@@ -65,6 +65,10 @@ class StageTimes:
         """Mean seconds of each stage over all frames, in the order of the stages."""
         return {stage: self._sums[stage] / self.frames for stage in self._ordered()}
 
+    def latest(self, frames: int = 25) -> dict[str, float]:
+        """Mean seconds of each stage over the last few frames, in the order of the stages."""
+        return {stage: float(np.mean([*self._recent[stage]][-frames:])) for stage in self._ordered()}
+
     def table(self) -> str:
         """Aligned text: median and mean milliseconds of each stage, and the frames per second it would reach alone."""
         median, mean = self.median, self.mean

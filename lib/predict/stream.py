@@ -72,13 +72,15 @@ def watch(
     ahead = overlapped if overlap else (lambda items: items)
     batches = ahead(_fitted(predictor, source, start, stop, 1 if source.kind == "camera" else batch_size))
     answered = ahead(_answered(predictor, batches))
+    moment = 0.0
     try:
         for seen in _each(answered):
             with timed(seen.seconds, "decode"):
                 seen.people = predictor.people(seen.answers, seen.fitted)
             if tracker is not None:
+                moment = max(moment, seen.time)  # in a damaged video time may go back
                 with timed(seen.seconds, "track"):
-                    seen.people = tracker(seen.people, seen.time)
+                    seen.people = tracker(seen.people, moment)
             yield seen
             del seen
     finally:

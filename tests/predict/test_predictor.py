@@ -1,7 +1,5 @@
 """Prediction: people arrive in pixels of the original image, from a checkpoint and from memory, and bad input is named."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ import torch
 from lib.checkpoints import save_model
 from lib.codecs.paf import PafCodec
 from lib.models import NETWORKS
-from lib.predict import Predictor, predict
+from lib.predict import Predictor
 from lib.skeleton import COCO18_NECK, Skeleton
 from tests.dots import POLE, DotNet, dot_model, draw_poles
 
@@ -160,32 +158,3 @@ def test_wrong_model_files_are_named(tmp_path):
 def test_a_missing_gpu_is_an_error():
     with pytest.raises(RuntimeError, match="'cuda' was asked for"):
         Predictor(dot_model(), device="cuda")
-
-
-def test_the_command_draws_and_lists_everybody(tmp_path):
-    (tmp_path / "in").mkdir()
-    for i in range(3):
-        cv2.imwrite(str(tmp_path / f"in/{i}.png"), draw_poles((96, 128), [(30 + 20 * i, 20, 80)])[..., ::-1])
-    save_model(tmp_path / "dots.safetensors", dot_model())
-    predict(tmp_path / "in", tmp_path / "dots.safetensors", tmp_path / "out", batch_size=2)
-    results = json.loads((tmp_path / "out/results.json").read_text())
-    assert [r["image_id"] for r in results] == [0, 1, 2]
-    assert (
-        np.allclose([r["keypoints"][0] for r in results], [30, 50, 70], atol=1)
-        and results[2]["file_name"] == "000002_2.jpg"
-    )
-    assert sorted(f.name for f in (tmp_path / "out").glob("*.jpg")) == [f"00000{i}_{i}.jpg" for i in range(3)]
-    predict(tmp_path / "in/1.png", tmp_path / "dots.safetensors", tmp_path / "one")
-    assert json.loads((tmp_path / "one/results.json").read_text())[0]["keypoints"] == results[1]["keypoints"]
-    (tmp_path / "in/clip").mkdir()
-    (tmp_path / "in/1.png").rename(tmp_path / "in/clip/1.png")
-    for _ in range(2):  # what the first run draws is no image for the second
-        predict(tmp_path / "in", tmp_path / "dots.safetensors", tmp_path / "in/drawn")
-    assert sorted(f.name for f in (tmp_path / "in/drawn").glob("*.jpg")) == [
-        "000000_0.jpg",
-        "000001_2.jpg",
-        "000002_1.jpg",
-    ]
-    (tmp_path / "none").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no image"):
-        predict(tmp_path / "none", tmp_path / "dots.safetensors", tmp_path / "out")
