@@ -89,6 +89,12 @@ def test_with_a_neck(tmp_path):
     assert sample.keypoints[17].tolist() == [100.5, 55, 1] and sample.others.shape == (1, 18, 3)
 
 
+def test_keypoints_that_the_original_drops(tmp_path):
+    people = [person(100)]
+    people[0]["keypoints"][:9] = [0, 0, 2, 640, 5, 1, 5, 480, 2]
+    assert list_of(save(tmp_path / "a.json", people))[0].keypoints[:4, 2].tolist() == [0, 0, 0, 2]
+
+
 def test_own_data_without_area_or_box(tmp_path):
     without_area = {k: v for k, v in person(100).items() if k != "area"}
     assert len(list_of(save(tmp_path / "a.json", [without_area]))) == 1
