@@ -1,24 +1,40 @@
-"""How good is a model on a COCO keypoint file: the AP table, a table per keypoint, and the card that says what was run."""
+"""How good is a model on a COCO keypoint file: the AP table, a table per keypoint, and the card that says what was run.
+
+Figures made by different rules are different figures. Therefore everything that decides one stands in the run card, and the
+most important of it in one line above the table.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from lib import ROOT, files
-from lib.checkpoints import file_sha256
-from lib.data.coco import category_named, find_split, read_coco
+from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_trt_pose, load_weights
+from lib.codecs.paf import PafCodec, lightweight_openpose_options
+from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
+from lib.data.openpose_lists import val_subset
 from lib.metrics import METRICS, CocoScorer, people_to_results
+from lib.models.foreign import identify, read_foreign
+from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
+from lib.predict.stages import overlapped
 
 PROTOCOLS = ("all", "with_people")
+RULES = ("ours", "published")
+PUBLISHED_SIZE = (368, 368)
+PEOPLE_PER_IMAGE = 20
+"""COCO's score looks at the 20 surest of an image; what a bad network finds beyond is not kept."""
 
 
 @dataclass
@@ -45,6 +61,17 @@ class Report:
         """Rows of `per_image` with people, the least similar first."""
         return sorted((r for r in self.per_image if r["people"]), key=lambda r: r["oks"])[:count]
 
+    def rules(self) -> str:
+        """What decides the figures, in one line."""
+        card = self.run_card
+        parts = [f"{card['rules']} rules", f"{card['images']} of {card['of_images']} images"]
+        parts += [f"subset of {card['subset']}"] * bool(card["subset"])
+        parts += [card["protocol"].replace("_", " ")] * (card["protocol"] != "all")
+        parts += ["old decoder"] * card["old_decoder"]
+        parts += ["scales " + " ".join(f"{scale:g}" for scale in card["scales"])] * (card["scales"] != [1.0])
+        parts += ["flip test"] * card["flip_test"] + ["half a pixel added"] * card["half_pixel"]
+        return ", ".join(parts)
+
     def table(self) -> str:
         """The COCO figures as two aligned lines of text."""
         return _columns(METRICS, [f"{self.metrics[name]:.3f}" for name in METRICS])
@@ -58,48 +85,75 @@ class Report:
 
 
 def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, out_dir: str | Path | None = None,
-             category: str | None = None, protocol: str = "all", limit: int | None = None,
-             batch_size: int = 8) -> Report:  # fmt: skip
-    """Predict and score one annotation file.
+             category: str | None = None, protocol: str = "all", limit: int | None = None, batch_size: int = 8, *,
+             subset: int | None = None, rules: str = "ours", half_pixel: bool | None = None) -> Report:  # fmt: skip
+    """Predict and score one annotation file, in memory that does not grow with what a network finds.
 
     Args:
-        predictor: the model with its settings.
+        predictor: the model with its settings; for the published rules one of `published_predictor`.
         annotations: COCO keypoint file; its skeleton (and sigmas) may differ from the model's, keypoints pair by name.
         images: folder of the pictures.
         out_dir: where `coco_results.json`, `metrics.json`, `run_card.json` go; None writes nothing.
         category: name, where the file has several with keypoints.
         protocol: "all" scores every image, "with_people" only those with an annotated person (trt_pose's own evaluation).
-        limit: only the first so many images.
+        limit: only the first so many images of those that are to be scored.
         batch_size: images per network call.
+        subset: only so many images, chosen as Lightweight OpenPose does while training (250 there); see `val_subset`.
+        rules: "ours", or "published": Lightweight OpenPose's, on all images, with 0.5 added to x and y and 1 as third
+            number of every keypoint found.
+        half_pixel: add 0.5 to x and y; None does what the rules say.
 
     Raises:
-        ValueError: no image to score, or no keypoint in common, or an unknown protocol.
+        ValueError: no image to score, or no keypoint in common, or an unknown protocol or rule, or a predictor that does
+            not follow the published rules.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol {protocol!r} is unknown; choose {' or '.join(PROTOCOLS)}")
+    _check_choice("protocol", protocol, PROTOCOLS)
+    _check_choice("rules", rules, RULES)
+    published = rules == "published"
+    if published:
+        _check_published(predictor, protocol)
+    half_pixel = published if half_pixel is None else half_pixel
     coco = read_coco(annotations, category)
     kind = category_named(coco, category, annotations)
-    occupied = {a.image_id for a in coco.annotations if a.category_id == kind.id and any((a.keypoints or [])[2::3])}
-    chosen = [image for image in coco.images if protocol == "all" or image.id in occupied][:limit]
+    chosen = _chosen(coco, kind.id, protocol, subset, limit)
     if not chosen:
         raise ValueError(f"{annotations}: no image to score among {len(coco.images)} (protocol {protocol!r})")
     scorer = CocoScorer(coco, predictor.skeleton, category, [image.id for image in chosen])
+    card = run_card(predictor, annotations, rules=rules, half_pixel=half_pixel, protocol=protocol, subset=subset,
+                    limit=limit, images=len(chosen), of_images=len(coco.images), people_per_image=PEOPLE_PER_IMAGE,
+                    missing_keypoints=scorer.missing)  # fmt: skip
 
-    found = predictor([Path(images) / image.file_name for image in chosen], batch_size=batch_size)
-    results = [r for image, people in zip(chosen, found) for r in people_to_results(people, image.id, kind.id)]
-    matches = {m["image_id"]: m for m in scorer.match(results)}
-    per_image = [
-        {"image_id": image.id, "file_name": image.file_name, "people": matches[image.id]["people"],
-         "predictions": matches[image.id]["predictions"],
-         "oks": float(np.mean(matches[image.id]["oks"])) if matches[image.id]["people"] else float("nan")}
-        for image in chosen
-    ]  # fmt: skip
-    card = run_card(predictor, annotations, images=len(chosen), protocol=protocol, missing_keypoints=scorer.missing)
-    report = Report(scorer(results), scorer.per_keypoint(list(matches.values())), per_image,
-                    {image.id: people for image, people in zip(chosen, found)}, results, card)  # fmt: skip
+    people, results = {}, []
+    paths = [Path(images) / image.file_name for image in chosen]
+    for image, found in zip(chosen, _predicted(predictor, paths, batch_size)):
+        people[image.id] = found
+        results += people_to_results(found, image.id, kind.id, half_pixel, "found" if published else "score")
+    matches = scorer.match(results)
+    report = Report(scorer(results), scorer.per_keypoint(matches), _per_image(chosen, matches), people, results, card)
     if out_dir is not None:
-        write_report(report, out_dir)
+        write_report(report, out_dir, scorer.as_annotated(results))
     return report
+
+
+def published_predictor(model: Model | str | Path, device: str = "cpu", *, scales: Sequence[float] = (1.0,),
+                        flip_test: bool = False, old_decoder: bool = False) -> Predictor:  # fmt: skip
+    """A predictor that finds people as Lightweight OpenPose's evaluation does (Osokin 2018, arXiv:1811.12004).
+
+    Pictures are 368 high and at least as wide, with grey beside them, their maps are brought to the pictures' own
+    resolution and decoded there. That is slow, and only good for comparing with published figures.
+
+    Args:
+        model, device, flip_test: as for `Predictor`; the published figures are without flip test.
+        scales: the published multi-scale evaluation takes 0.5, 1, 1.5 and 2.
+        old_decoder: the decoder before December 2020, with which the published AP of 40 was measured.
+
+    Raises:
+        ValueError: the model has no part affinity fields, or a skeleton without the limbs of the method.
+    """
+    predictor = Predictor(model, device, flip_test=flip_test, input_size=PUBLISHED_SIZE, scales=scales, fit="height",
+                          maps_at="image")  # fmt: skip
+    predictor.codec = dataclasses.replace(predictor.codec, **_published_options(predictor, old_decoder))
+    return predictor
 
 
 def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
@@ -110,8 +164,12 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
         and {"name": Path(predictor.source).name, "sha256": file_sha256(predictor.source)},
         "provider": predictor.provider,
         "codec_options": predictor.codec.options,
+        "old_decoder": _decoder_of(predictor) == "old",
         "flip_test": predictor.flip_test,
+        "scales": list(predictor.scales),
         "input_size": list(predictor.input_size),
+        "fit": predictor.fit_to,
+        "maps_at": predictor.maps_at,
         "annotations": {"name": Path(annotations).name, "sha256": file_sha256(annotations)},
         **facts,
         "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "faster-coco-eval", "pose-workbook")},
@@ -120,21 +178,30 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
     }
 
 
-def write_report(report: Report, out_dir: str | Path) -> None:
-    """Write results, figures and run card as JSON files, each whole or not at all."""
+def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping] | None = None) -> None:
+    """Write results, figures and run card as JSON files, each whole or not at all.
+
+    Args:
+        report: what to write.
+        out_dir: folder.
+        results: instead of the report's, for example with the keypoints of the annotations.
+    """
     out_dir = Path(out_dir)
-    metrics = {"metrics": report.metrics, "per_keypoint": report.per_keypoint}
-    for name, content in (("coco_results", report.results), ("metrics", metrics), ("run_card", report.run_card)):
+    metrics = {"rules": report.rules(), "metrics": report.metrics, "per_keypoint": report.per_keypoint}
+    results = report.results if results is None else results
+    for name, content in (("coco_results", results), ("metrics", metrics), ("run_card", report.run_card)):
         files.write(out_dir / f"{name}.json", json.dumps(content, indent=None if name == "coco_results" else 2))
 
 
 def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_dir: str | None = None,
          category: str | None = None, protocol: str = "all", limit: int | None = None, device: str = "cpu",
-         flip_test: bool = False) -> None:  # fmt: skip
+         flip_test: bool = False, rules: str = "ours", half_pixel: bool | None = None, subset: int | None = None,
+         scales: tuple[float, ...] = (1.0,), old_decoder: bool = False,
+         num_refinement_stages: int | None = None) -> None:  # fmt: skip
     """Print the COCO table of a model on a dataset.
 
     Args:
-        model: .safetensors, .onnx or .plan file.
+        model: .safetensors, .onnx or .plan file, or a public .pth of trt_pose or Lightweight OpenPose.
         data_dir: folder as data/README.md describes.
         split: train or val.
         out_dir: also write coco_results.json, metrics.json and run_card.json there.
@@ -143,11 +210,124 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         limit: only the first so many images.
         device: cpu, cuda, cuda:1.
         flip_test: average with the mirrored image.
+        rules: "ours", or "published" for Lightweight OpenPose's own evaluation.
+        half_pixel: add half a pixel to x and y; left out, the published rules do and ours do not.
+        subset: only so many images, chosen as Lightweight OpenPose does (250).
+        scales: sizes of the picture whose maps are averaged, [0.5,1,1.5,2] for the published multi-scale evaluation.
+        old_decoder: with the published rules, the decoder of 2019.
+        num_refinement_stages: leave out those after so many (the published figure of the third training step is with 1).
     """
+    _check_choice("rules", rules, RULES)
+    if old_decoder and rules != "published":
+        raise ValueError("old_decoder belongs to the published rules: add --rules=published")
     annotations, images = find_split(ROOT / data_dir, split)
-    predictor = Predictor(model, device, flip_test=flip_test)
-    report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit)
-    print(report.table(), report.keypoint_table(), sep="\n\n")
+    network = _readable(model, num_refinement_stages)
+    if rules == "published":
+        predictor = published_predictor(network, device, scales=scales, flip_test=flip_test, old_decoder=old_decoder)
+    else:
+        predictor = Predictor(network, device, flip_test=flip_test, scales=scales)
+    predictor.source = model
+    report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit,
+                      subset=subset, rules=rules, half_pixel=half_pixel)  # fmt: skip
+    print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
+
+
+def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{what} {value!r} is unknown; choose {' or '.join(choices)}")
+
+
+def _chosen(coco: CocoFile, category_id: int, protocol: str, subset: int | None, limit: int | None) -> list[Image]:
+    images = coco.images if subset is None else [coco.images[i] for i in val_subset(len(coco.images), subset)]
+    if protocol == "with_people":
+        occupied = {
+            a.image_id for a in coco.annotations if a.category_id == category_id and any((a.keypoints or [])[2::3])
+        }
+        images = [image for image in images if image.id in occupied]
+    return images[:limit]
+
+
+def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int) -> Iterator[People]:
+    """The surest people of each image; reading, network and decoding overlap, and nothing is kept."""
+    batches = overlapped(
+        [predictor.fit(path) for path in paths[i : i + batch_size]] for i in range(0, len(paths), batch_size)
+    )
+    answers = overlapped((batch, predictor.answers(batch)) for batch in batches)
+    with tqdm(total=len(paths), desc="evaluate", unit="img", delay=1, leave=False) as bar:
+        for batch, maps in answers:
+            for fitted, answer in zip(batch, maps):
+                people = predictor.people(answer, fitted)
+                yield people[np.sort(np.argsort(-people.scores, kind="stable")[:PEOPLE_PER_IMAGE])]
+            bar.update(len(batch))
+
+
+def _per_image(images: Sequence[Image], matches: Sequence[dict]) -> list[dict]:
+    by_id = {match["image_id"]: match for match in matches}
+    rows = []
+    for image in images:
+        match = by_id[image.id]
+        rows.append({"image_id": image.id, "file_name": image.file_name, "people": match["people"],
+                     "predictions": match["predictions"],
+                     "oks": float(np.mean(match["oks"])) if match["people"] else float("nan")})  # fmt: skip
+    return rows
+
+
+def _readable(path: Path, num_refinement_stages: int | None) -> Model | Path:
+    """A public checkpoint, or one of ours with fewer refinement stages, as a model in memory; any other file as it is."""
+    if path.suffix == ".pth":
+        kind, what = identify(read_foreign(path))
+        if kind == "trt_pose" and num_refinement_stages is None:
+            return load_trt_pose(path)
+        if kind != "lightweight_openpose":
+            raise ValueError(f"{path} cannot be evaluated like this: {what}")
+        return load_lightweight_openpose(
+            path, num_refinement_stages=1 if num_refinement_stages is None else num_refinement_stages
+        )
+    if num_refinement_stages is None:
+        return path
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path}: refinement stages are left out of a checkpoint (.safetensors), before it is exported"
+        )
+    model = load_model(path)
+    if not isinstance(model.network, LightweightOpenPose):
+        raise ValueError(f"{path} is a {type(model.network).__name__}, which has no refinement stages")
+    options = {**model.network.options, "num_refinement_stages": num_refinement_stages}
+    network = LightweightOpenPose(model.network.skeleton, **options)
+    load_weights(network, path)
+    return dataclasses.replace(model, network=network.eval())
+
+
+def _published_options(predictor: Predictor, old_decoder: bool) -> dict:
+    if not isinstance(predictor.codec, PafCodec):
+        raise ValueError(f"the published rules are Lightweight OpenPose's and read part affinity fields; this model has the "
+                         f"codec {predictor.metadata['codec']['name']}: use rules='ours' (scales, flip_test and half_pixel "
+                         "work with any)")  # fmt: skip
+    return {**lightweight_openpose_options(predictor.skeleton, old_decoder), "score": "openpose", "upsample": 1}
+
+
+def _decoder_of(predictor: Predictor) -> str:
+    """Whose decoder it is: "published", "old" or "ours"."""
+    for name in ("published", "old") if isinstance(predictor.codec, PafCodec) else ():
+        options = _published_options(predictor, name == "old")
+        if dataclasses.replace(predictor.codec, **options) == predictor.codec:
+            return name
+    return "ours"
+
+
+def _check_published(predictor: Predictor, protocol: str) -> None:
+    if protocol != "all":
+        raise ValueError(
+            f"the published rules score all images, also those without people; leave out protocol={protocol!r}"
+        )
+    _published_options(predictor, False)
+    wrong = [f"input_size {tuple(predictor.input_size)}"] * (tuple(predictor.input_size) != PUBLISHED_SIZE)
+    wrong += [f"fit {predictor.fit_to!r}"] * (predictor.fit_to != "height")
+    wrong += [f"maps_at {predictor.maps_at!r}"] * (predictor.maps_at != "image")
+    wrong += ["another decoder"] * (_decoder_of(predictor) == "ours")
+    if wrong:
+        raise ValueError(f"this predictor does not follow the published rules ({', '.join(wrong)}): make it with "
+                         "lib.evaluate.published_predictor(model)")  # fmt: skip
 
 
 def _columns(names, values) -> str:

@@ -39,14 +39,14 @@ def dot_model(input_size=(96, 128), gain: float = 1.0, **options) -> Model:
     return Model(DotNet(POLE, gain).eval(), CODECS["PafCodec"](POLE, stride=4, **options), input_size)
 
 
-def draw_poles(size: tuple[int, int], poles) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with poles [(x, y of the top, y of the bottom), …] in pixels."""
+def draw_poles(size: tuple[int, int], poles, margin: float = 8) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with poles [(x, y of the top, y of the bottom), …] in pixels; `margin` between stripe and ends."""
     y, x = np.mgrid[: size[0], : size[1]]
     image = np.zeros((*size, 3))
     for px, top, bottom in poles:
         for channel, py in ((0, top), (1, bottom)):
             image[..., channel] = np.maximum(image[..., channel], 255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 50))
-        stripe = (np.abs(x - px) < 6) & (y > top + 8) & (y < bottom - 8)
+        stripe = (np.abs(x - px) < 6) & (y > top + margin) & (y < bottom - margin)
         image[..., 2] = np.maximum(image[..., 2], 255 * stripe)
     return image.round().astype(np.uint8)
 
@@ -58,7 +58,7 @@ def random_poles(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[
     return [(x, rng.uniform(0.1, 0.3) * height, rng.uniform(0.6, 0.9) * height) for x in xs[: rng.integers(1, 3)]]
 
 
-def write_poles(folder: Path, count: int = 12) -> Path:
+def write_poles(folder: Path, count: int = 12, margin: float = 8) -> Path:
     """A COCO dataset of poles in pictures of several sizes: FOLDER/poles.json and FOLDER/images."""
     rng = np.random.default_rng(3)
     coco = CocoFile(
@@ -68,7 +68,7 @@ def write_poles(folder: Path, count: int = 12) -> Path:
     for i in range(count):
         size = (int(rng.integers(90, 200)), int(rng.integers(120, 260)))
         poles = random_poles(rng, size)
-        cv2.imwrite(str(folder / f"images/{i}.png"), draw_poles(size, poles)[..., ::-1])
+        cv2.imwrite(str(folder / f"images/{i}.png"), draw_poles(size, poles, margin)[..., ::-1])
         coco.images.append(Image(i, f"{i}.png", size[1], size[0]))
         for x, top, bottom in poles:
             box = [x - 8, top - 8, 16, bottom - top + 16]

@@ -1,16 +1,23 @@
-"""Evaluation: perfect people score 1, what was run is written down, both protocols, a skeleton with own sigmas."""
+"""Evaluation: perfect people score 1, what was run is written down, both protocols and both rules, what a bad network finds."""
 
 import json
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 from lib import evaluate as module
-from lib.checkpoints import save_model
+from lib.__main__ import main as command
+from lib.checkpoints import Model, load_model, save_model
+from lib.codecs import CODECS
 from lib.data.coco import Image, read_coco, write_coco
-from lib.evaluate import evaluate
+from lib.data.openpose_lists import val_subset
+from lib.evaluate import evaluate, published_predictor
+from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.predict import Predictor
-from tests.dots import dot_model, write_poles
+from tests.dots import POLE, DotNet, dot_model, write_poles
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +28,14 @@ def poles(tmp_path_factory):
 @pytest.fixture
 def dots_can_be_loaded(monkeypatch):
     from lib.models import NETWORKS
-    from tests.dots import DotNet
 
     monkeypatch.setitem(NETWORKS, "DotNet", DotNet)
+
+
+@pytest.fixture
+def any_eights(monkeypatch):
+    """368 is no multiple of 32."""
+    monkeypatch.setattr(DotNet, "input_multiple", 8)
 
 
 def test_people_that_are_found_score_and_the_report_says_how_it_was_run(poles, tmp_path, dots_can_be_loaded):
@@ -82,3 +94,125 @@ def test_the_command_prints_the_tables(poles, tmp_path, capsys, dots_can_be_load
     module.main(checkpoint, str(poles), limit=3)
     printed = capsys.readouterr().out
     assert "AP50" in printed and "bottom" in printed
+
+
+class FullDots(DotNet):
+    """Each colour alone is a map, so that the stripe may reach into the dots: the published rule asks the ends, too."""
+
+    def __init__(self, skeleton):
+        super().__init__(skeleton)
+        self.options = {}
+        with torch.no_grad():
+            self.colours.weight[:] = torch.eye(3)[:, :, None, None] / 255
+
+
+def test_published_rules(tmp_path, any_eights):
+    write_poles(tmp_path, margin=-4)
+    model = replace(dot_model(), network=FullDots(POLE).eval())
+    report = evaluate(published_predictor(model), tmp_path / "poles.json", tmp_path / "images", tmp_path, rules="published")
+    assert report.metrics["AP50"] > 0.95
+    card = json.loads((tmp_path / "run_card.json").read_text())
+    assert (card["rules"], card["half_pixel"], card["fit"], card["maps_at"]) == ("published", True, "height", "image")
+    assert card["input_size"] == [368, 368] and card["codec_options"]["score"] == "openpose" and not card["old_decoder"]
+    numbers = np.array([r["keypoints"] for r in report.results]).reshape(-1, 3)
+    assert set(numbers[:, 2]) == {1.0} and (numbers[:, :2] % 1 == 0.5).all(), "whole pixels and a half"
+    assert report.rules() == "published rules, 12 of 12 images, half a pixel added"
+    assert json.loads((tmp_path / "metrics.json").read_text())["rules"] == report.rules()
+
+
+def test_figures_by_other_rules_say_so(poles, any_eights):
+    other = published_predictor(dot_model(), scales=(0.5, 1.0), flip_test=True, old_decoder=True)
+    report = evaluate(other, poles / "poles.json", poles / "images", limit=2, rules="published", half_pixel=False)
+    assert report.rules() == "published rules, 2 of 12 images, old decoder, scales 0.5 1, flip test"
+    assert report.run_card["scales"] == [0.5, 1.0] and report.run_card["old_decoder"] and report.run_card["limit"] == 2
+
+
+def test_half_a_pixel_on_its_own(poles):
+    predictor = Predictor(dot_model(min_parts=2))
+    plain, moved = (evaluate(predictor, poles / "poles.json", poles / "images", half_pixel=half) for half in (None, True))
+    gap = np.array([r["keypoints"] for r in moved.results]) - [r["keypoints"] for r in plain.results]
+    np.testing.assert_allclose(gap.reshape(-1, 3), np.tile([0.5, 0.5, 0.0], (2 * len(gap), 1)), atol=1e-9)
+    assert moved.run_card["half_pixel"] and "half a pixel" in moved.rules() and "half a pixel" not in plain.rules()
+
+
+def test_the_subset_is_the_published_choice(poles):
+    coco = read_coco(poles / "poles.json")
+    report = evaluate(Predictor(dot_model(min_parts=2)), poles / "poles.json", poles / "images", subset=5)
+    assert list(report.people) == [coco.images[i].id for i in val_subset(12, 5)]
+    assert report.run_card["subset"] == 5 and report.rules() == "ours rules, 5 of 12 images, subset of 5"
+
+
+def test_published_rules_need_their_predictor(poles, any_eights):
+    files = poles / "poles.json", poles / "images"
+    with pytest.raises(ValueError, match="fit 'model'.*another decoder.*published_predictor"):
+        evaluate(Predictor(dot_model()), *files, rules="published")
+    with pytest.raises(ValueError, match="all images"):
+        evaluate(published_predictor(dot_model()), *files, rules="published", protocol="with_people")
+    with pytest.raises(ValueError, match="ours or published"):
+        evaluate(Predictor(dot_model()), *files, rules="theirs")
+
+
+def test_published_rules_need_part_affinity_fields(poles):
+    class Tags:
+        stride, options = 4, {}
+
+    predictor = Predictor(dot_model())
+    predictor.codec, predictor.metadata = Tags(), {**predictor.metadata, "codec": {"name": "TagCodec"}}
+    with pytest.raises(ValueError, match="TagCodec: use rules='ours'"):
+        evaluate(predictor, poles / "poles.json", poles / "images", rules="published")
+
+
+@pytest.mark.parametrize("rules", ["ours", "published"])
+def test_a_network_that_sees_people_everywhere_gives_a_table(poles, tmp_path, rules, any_eights):
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        noise = np.random.default_rng(i).integers(0, 256, (120, 160, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"images/{i}.png"), noise)
+    model = replace(dot_model(min_parts=1, link_threshold=0.0), network=FullDots(POLE).eval())
+    predictor = published_predictor(model) if rules == "published" else Predictor(model)
+    report = evaluate(predictor, poles / "poles.json", tmp_path / "images", limit=3, rules=rules)
+    assert 0 <= report.metrics["AP"] < 0.5
+    assert max(len(people) for people in report.people.values()) == 20
+    assert len(report.results) == sum(map(len, report.people.values()))
+
+
+def test_the_surest_twenty_are_all_that_cocos_score_looks_at(poles, monkeypatch):
+    model = dot_model(min_parts=1, peak_threshold=0.02, link_threshold=0.0)
+    few = evaluate(Predictor(model), poles / "poles.json", poles / "images")
+    monkeypatch.setattr(module, "PEOPLE_PER_IMAGE", 10_000)
+    everybody = evaluate(Predictor(model), poles / "poles.json", poles / "images")
+    assert everybody.metrics == few.metrics
+
+
+def test_the_command_follows_published_rules(poles, tmp_path, capsys, dots_can_be_loaded, any_eights):
+    checkpoint = save_model(tmp_path / "dots.safetensors", dot_model())
+    run = ["evaluate", str(checkpoint), f"--data_dir={poles}", "--limit=2", f"--out_dir={tmp_path}"]
+    assert command([*run, "--rules=published", "--scales=[0.5,1]", "--half_pixel=false"]) == 0
+    assert "published rules, 2 of 12 images, scales 0.5 1\n" in capsys.readouterr().out
+    card = json.loads((tmp_path / "run_card.json").read_text())
+    assert card["model_file"]["name"] == "dots.safetensors"
+    assert command([*run, "--old_decoder=true"]) == 1
+    assert "--rules=published" in capsys.readouterr().err
+    assert command([*run, "--num_refinement_stages=1"]) == 1
+    assert "DotNet, which has no refinement stages" in capsys.readouterr().err
+
+
+def test_later_stages_are_left_out_and_public_files_are_read(tmp_path):
+    network = LightweightOpenPose(POLE, num_refinement_stages=2, num_channels=16).eval()
+    model = Model(network, CODECS["PafCodec"](POLE, stride=8), (64, 64))
+    path = save_model(tmp_path / "two.safetensors", model)
+    with pytest.warns(UserWarning, match="stage"):
+        fewer = module._readable(path, 1)
+    assert len(fewer.network.refinement_stages) == 1 and fewer.metadata()["network"]["options"]["num_refinement_stages"] == 1
+    images = torch.zeros(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(fewer.network(images)["pafs"], load_model(path).network.stages(images)[1]["pafs"])
+    assert module._readable(path, None) == path
+    with pytest.raises(ValueError, match="before it is exported"):
+        module._readable(tmp_path / "two.onnx", 1)
+    torch.save({"state_dict": replace(model).network.state_dict()}, tmp_path / "checkpoint_iter_7.pth")
+    with pytest.raises(ValueError, match="keypoints"):
+        module._readable(tmp_path / "checkpoint_iter_7.pth", None)
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="ImageNet classifier"):
+        module._readable(tmp_path / "net.pth", None)
