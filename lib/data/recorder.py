@@ -93,7 +93,8 @@ class VideoRecorder:
         self._container = av.open(self._file, "w", format="mp4", options=options)
         # zerolatency: no frame waits in the encoder
         options = {"crf": str(self._quality), "preset": "superfast", "tune": "zerolatency"}
-        stream = self._container.add_stream("libx264", rate=Fraction(self._rate).limit_denominator(1001), options=options)
+        rate = Fraction(self._rate).limit_denominator(1001)
+        stream = self._container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = (side + side % 2 for side in image.shape[:2])
         stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", CLOCK, CLOCK
         # which matrix OpenCV's conversion uses has to be said, players guess by the size
@@ -132,7 +133,7 @@ class _Fragments:
     """The file under the writer of MP4. Once something went wrong it is cut behind the last whole fragment and left alone."""
 
     def __init__(self, path: Path):
-        self._file = open(path, "w+b", buffering=0)
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (`close` does)
         self._lost = False
 
     def write(self, content: bytes) -> int:

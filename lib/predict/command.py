@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns 0, or 130 after Ctrl-C."""
     parser = jsonargparse.ArgumentParser(prog="python -m lib predict", description=predict.__doc__.split("\n")[0])
     parser.add_argument("source", metavar="SOURCE", help="picture, folder of pictures, video, or camera:0")
-    parser.add_argument("--input_size", type=int, nargs=2, metavar=("H", "W"), help="another resolution than the model's")
+    parser.add_argument(
+        "--input_size", type=int, nargs=2, metavar=("H", "W"), help="another resolution than the model's"
+    )
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average the maps of these sizes")
     taken = {"source", "input_size", "scales"}
     parser.add_function_arguments(predict, as_positional=False, skip=taken)

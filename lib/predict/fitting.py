@@ -27,7 +27,8 @@ def fit_model(image: np.ndarray, input_size: tuple[int, int], keep_aspect_ratio:
         bottom, right = (-side % reduction for side in image.shape[:2])
         if bottom or right:
             image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        for _ in range(reduction.bit_length() - 1):  # halving is what OpenCV does fastest, three times as fast as 1/4 at once
+        # halving is what OpenCV does fastest: twice takes a third of the time of a quarter at once
+        for _ in range(reduction.bit_length() - 1):
             image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return warp(image, reduced_affine(affine, reduction), input_size), affine
 
@@ -48,9 +49,7 @@ def fit_height(
     """
     factor = scale * input_size[0] / image.shape[0]
     content = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    missing = [
-        -(-max(side, least) // multiple) * multiple - side for side, least in zip(content.shape[:2], input_size)
-    ]
+    missing = [-(-max(side, least) // multiple) * multiple - side for side, least in zip(content.shape[:2], input_size)]
     top, left = (m // 2 for m in missing)
     padded = cv2.copyMakeBorder(
         content, top, missing[0] - top, left, missing[1] - left, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY)

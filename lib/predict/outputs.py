@@ -34,7 +34,7 @@ class GrowingFile:
         self.path, self._tail = path, tail
         files.write(path, head + tail)
         self._end = len(head)
-        self._file = open(path, "r+b", buffering=0)
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115 (`close` does)
 
     def append(self, content: bytes) -> None:
         """Add content in front of the end.
@@ -156,7 +156,7 @@ class Results:
             raise FileExistsError(f"{path} exists already: choose another --out, or replace it with --overwrite true")
         good, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         if not good:
-            raise OSError(f"{path}: a picture of {picture.shape[1]}×{picture.shape[0]} pixels cannot be written as JPEG")
+            raise OSError(f"{path}: {picture.shape[1]}×{picture.shape[0]} pixels cannot be written as JPEG")
         files.write(path, data.tobytes())
         return path.name
 

@@ -205,9 +205,10 @@ class Predictor:
             yield [self.fit(image) for image in images[start : start + batch_size]]
 
     def _check_options(self) -> None:
-        for name, value, known in (("fit", self.fit_to, ("model", "height")), ("maps_at", self.maps_at, ("input", "image"))):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; choose {' or '.join(known)}")
+        if self.fit_to not in ("model", "height"):
+            raise ValueError(f"fit is {self.fit_to!r}; choose model or height")
+        if self.maps_at not in ("input", "image"):
+            raise ValueError(f"maps_at is {self.maps_at!r}; choose input or image")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales are factors above 0, at least one, got {self.scales}")
         multiple = self._multiple = getattr(self._network, "input_multiple", None)

@@ -74,7 +74,9 @@ def test_a_video_becomes_a_video_and_two_lists(clip, model, tmp_path, capsys):
     assert [r["image_id"] for r in results] == list(range(12)) and {r["track_id"] for r in results} == {1}
     assert np.allclose([r["keypoints"][0] for r in results], 30 + np.arange(12), atol=1)
     assert len(rows) == 24 and {r["person"] for r in rows} == {"1"}
-    assert [float(r["x"]) for r in rows if r["keypoint"] == "top"] == pytest.approx([r["keypoints"][0] for r in results], abs=0.01)
+    assert [float(r["x"]) for r in rows if r["keypoint"] == "top"] == pytest.approx(
+        [r["keypoints"][0] for r in results], abs=0.01
+    )
     source, drawn = frames_of(clip), frames_of(tmp_path / "out/walk.mp4")
     assert [f.time for f in drawn] == pytest.approx([f.time for f in source], abs=1e-3)
     assert [float(r["time"]) for r in rows[::2]] == pytest.approx([f.time for f in source], abs=1e-3)
@@ -182,7 +184,9 @@ def test_a_disk_that_is_really_full(model, tmp_path, monkeypatch):
 
 def test_a_camera_that_vanishes_leaves_what_it_showed(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lib.data.camera.cv2.VideoCapture", partial(Endless, pictures=30))
-    with pytest.raises(RuntimeError, match=r"camera 0 gave no more pictures after \d+ frames.*camera0.mp4, results.json"):
+    with pytest.raises(
+        RuntimeError, match=r"camera 0 gave no more pictures after \d+ frames.*camera0.mp4, results.json"
+    ):
         predict("camera:0", model, tmp_path / "out", smooth=True)
     results, _ = read(tmp_path / "out")
     assert results[0]["track_id"] == 1 and len(frames_of(tmp_path / "out/camera0.mp4")) == results[-1]["image_id"] + 1
