@@ -76,28 +76,32 @@ def maps_at_input(
     for name, target in answers[base].items():
         total = np.zeros_like(target)
         for maps, affine in zip(answers, affines):
-            # warpAffine wants the way back: from a cell of the base to a cell of this scale
+            # from a cell of the base to a cell of this scale
             back = _compose(_to_cells(affine, stride), invert_affine(to_base))
             for channel, values in zip(total, maps[name]):
-                channel += cv2.warpAffine(values, back, channel.shape[::-1],
-                                          flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+                channel += _warped(values, back, channel.shape)
         mean[name] = total / np.float32(len(answers))
     return mean
 
 
 def maps_at_image(
-    answers: Sequence[Mapping[str, np.ndarray]], affines: Sequence[np.ndarray], size: tuple[int, int], stride: int
+    answers: Sequence[Mapping[str, np.ndarray]],
+    affines: Sequence[np.ndarray],
+    size: tuple[int, int],
+    stride: int,
+    published: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Mean of the maps of all scales at every pixel of the picture, as Lightweight OpenPose's evaluation makes them.
+    """Mean of the maps of all scales at every pixel of the picture.
 
-    Each map is enlarged by the stride, what lies around the picture is cut off, and the rest is brought to the picture's
-    size, both by cubic interpolation.
+    Each map is enlarged by the stride, and what lies on the picture is brought to its size, both by cubic interpolation.
 
     Args:
         answers: for each scale {name: (C, h, w)}.
         affines: for each scale original → input, without rotation.
         size: (H, W) of the picture.
         stride: pixels of the input per cell.
+        published: cut the picture out at whole pixels of the input and stretch that, as Lightweight OpenPose's evaluation
+            does; otherwise the affine is followed exactly.
 
     Returns:
         {name: (C, H, W)} float32.
@@ -110,10 +114,19 @@ def maps_at_image(
         for name, target in mean.items():
             for channel, values in zip(target, maps[name]):
                 large = cv2.resize(values, None, fx=stride, fy=stride, interpolation=cv2.INTER_CUBIC)
-                channel += cv2.resize(large[top:bottom, left:right], size[::-1], interpolation=cv2.INTER_CUBIC)
+                if published:
+                    channel += cv2.resize(large[top:bottom, left:right], size[::-1], interpolation=cv2.INTER_CUBIC)
+                else:
+                    channel += _warped(large, affine, size)
     for target in mean.values():
         target /= len(answers)
     return mean
+
+
+def _warped(values: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Values (h, w) at places given by an affine from the target to them; outside, those of the border."""
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(values, affine, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _to_cells(affine: np.ndarray, stride: int) -> np.ndarray:

@@ -160,7 +160,7 @@ class Predictor:
         if self.maps_at == "image":
             maps = maps_at_image(answers, fitted.affines, fitted.size, self.codec.stride)
             return type(self.codec)(self.skeleton, **{**self.codec.options, "stride": 1}).decode(maps)
-        base = self.scales.index(1.0) if 1.0 in self.scales else 0
+        base = self.scales.index(1.0 if 1.0 in self.scales else max(self.scales))
         maps = maps_at_input(answers, fitted.affines, base, self.codec.stride)
         return self.codec.decode(maps).warped(invert_affine(fitted.affines[base]))
 
