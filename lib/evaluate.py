@@ -64,7 +64,10 @@ class Report:
     def rules(self) -> str:
         """What decides the figures, in one line."""
         card = self.run_card
-        parts = [f"{card['rules']} rules", f"{card['images']} of {card['of_images']} images"]
+        parts = [
+            "published rules" if card["rules"] == "published" else "our rules",
+            f"{card['images']} of {card['of_images']} images",
+        ]
         parts += [f"subset of {card['subset']}"] * bool(card["subset"])
         parts += [card["protocol"].replace("_", " ")] * (card["protocol"] != "all")
         parts += ["old decoder"] * card["old_decoder"]

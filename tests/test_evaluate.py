@@ -139,7 +139,7 @@ def test_the_subset_is_the_published_choice(poles):
     coco = read_coco(poles / "poles.json")
     report = evaluate(Predictor(dot_model(min_parts=2)), poles / "poles.json", poles / "images", subset=5)
     assert list(report.people) == [coco.images[i].id for i in val_subset(12, 5)]
-    assert report.run_card["subset"] == 5 and report.rules() == "ours rules, 5 of 12 images, subset of 5"
+    assert report.run_card["subset"] == 5 and report.rules() == "our rules, 5 of 12 images, subset of 5"
 
 
 def test_published_rules_need_their_predictor(poles, any_eights):
