@@ -101,6 +101,17 @@ def test_picture_and_points_move_together():
             np.testing.assert_allclose(centre_of(warp(blobs([point]), affine, (224, 224))), expected, atol=0.1)
 
 
+def test_around_a_picture_is_the_background():
+    white, small = np.full((40, 60, 3), 255, np.uint8), fit_affine((40, 60), (64, 64)) * 0.5
+    for background in (0, 128):
+        values = warp(white, small, (64, 64), background)
+        assert (
+            (values[40:] == background).all()
+            and (values[:, 40:] == background).all()
+            and (values[10:20, 5:25] == 255).all()
+        )
+
+
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_reduced_decode_lands_on_the_same_pixels(tmp_path, reduction):
     path = tmp_path / "a.jpg"
