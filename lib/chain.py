@@ -14,8 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm.auto import tqdm
+
 from lib import ROOT, files
 from lib.checkpoints import load_weights
+from lib.learner import PoseData, PoseModule, decode, to_results
 from lib.training import (
     Curves,
     TrainingRun,
@@ -54,6 +58,19 @@ def train_steps(recipe: str | Path, out_dir: str | Path, steps: str | int = "all
     """
     flags = [f"--resume={str(resume).lower()}", f"--live={str(live).lower()}"]
     return _train(Path(recipe), ROOT / out_dir, str(steps), [*override_arguments(overrides), *flags])
+
+
+@torch.inference_mode()
+def score_stages(learner: PoseModule, data: PoseData) -> list[dict[str, float]]:
+    """COCO's figures of every stage of a network with refinement, the first guess first: what does refining bring?"""
+    learner.eval()
+    found: list[list[dict]] = []
+    for batch in tqdm(data.val_dataloader(), desc="stages", unit="batch"):
+        stages = learner.network.stages(batch["images"].float().to(learner.device))
+        found = found or [[] for _ in stages]
+        for results, maps in zip(found, stages, strict=True):
+            results += to_results(decode(maps, learner.codec), batch)
+    return [data.scorer(results) for results in found]
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,7 @@
 """Training in steps: each begins with the best weights before it, is resumed to the same weights, and is not done twice."""
 
 import csv
+import math
 from itertools import pairwise
 
 import pytest
@@ -9,11 +10,13 @@ import yaml
 
 from lib import ROOT
 from lib.__main__ import main
-from lib.chain import train_steps
+from lib.chain import score_stages, train_steps
 from lib.checkpoints import load_model
+from lib.codecs.paf import LIGHTWEIGHT_OPENPOSE_TARGETS
 from lib.data.augment import ColorJitter
+from lib.data.person_crops import CropAugment
 from lib.data.synthetic import write_dataset
-from lib.learner import PoseModule
+from lib.learner import PoseModule, at_epoch
 from lib.preflight import preflight
 from lib.training import load_recipe, of_step, read_recipe
 
@@ -83,6 +86,8 @@ def test_three_steps_follow_each_other(recipe, tmp_path, capsys):
     assert {p: p.read_bytes() for p in before} == before
     assert [r.history for r in again] == [r.history for r in runs]
     assert all(torch.equal(v, weights(runs[2].best)[k]) for k, v in again[2].learner.network.state_dict().items())
+    scores = score_stages(again[2].learner, again[2].data)
+    assert len(scores) == 3 and scores[-1]["AP"] == pytest.approx(load_model(runs[2].best).info["AP"], abs=1e-6)
 
 
 def test_a_step_begins_with_the_best_weights_of_the_one_before(recipe, tmp_path):
@@ -176,6 +181,20 @@ def test_validation_every_second_epoch_leaves_no_stale_rows(recipe, tmp_path):
         train_steps(recipe, tmp_path / "other", 1, {"trainer.check_val_every_n_epoch": 2})
 
 
+def test_the_published_recipe_is_the_published_one(data_dir):
+    overrides = {"data.data_dir": str(data_dir), "data.val_annotations": "null", "model.network.pretrained": False}
+    learner, data = load_recipe(ROOT / "lib/recipes/lightweight_openpose.yaml", overrides, step=3)
+    options = learner.codec.options
+    for name, value in LIGHTWEIGHT_OPENPOSE_TARGETS.items():
+        # heatmaps and fields drawn around the same points: the one thing that is ours
+        wanted = 0 if name == "paf_offset" else value
+        assert options[name] == (pytest.approx(wanted, rel=1e-4) if isinstance(wanted, float) else wanted), name
+    drops = [at_epoch(learner.learning_rate, e) / 4e-5 for e in (0, 98, 99, 198, 199, 258, 259, 279)]
+    assert drops == pytest.approx([1, 1, 0.333, 0.333, 0.333**2, 0.333**2, 0.333**3, 0.333**3])
+    assert data.train_set.augment == CropAugment() and not data.train_set.mask_unlabelled
+    assert sum(p.numel() for p in learner.network.parameters()) == 7_308_964
+
+
 def test_groups_have_their_own_rates(recipe):
     learner, _ = load_recipe(recipe, {"model.weight_decay": 0.5}, step=3)
     groups = learner.configure_optimizers().param_groups
@@ -191,7 +210,10 @@ def test_colours_differ_within_a_step_of_the_optimiser(recipe, tmp_path, monkeyp
     monkeypatch.setattr(ColorJitter, "__call__",
                         lambda self, i, g: seeds.append(g.initial_seed()) or jitter(self, i, g))  # fmt: skip
     (run,) = train_steps(recipe, tmp_path / "run", 1, {"trainer.max_epochs": 2})
-    assert len(seeds) == len(set(seeds)) == 2 * len(run.data.train_dataloader())
+    batches = len(run.data.train_dataloader())
+    assert len(seeds) == len(set(seeds)) == 2 * batches
+    # where an epoch ends within a group of two, the rest of it is used
+    assert [row["step"] for row in run.history] == [math.ceil(batches / 2), 2 * math.ceil(batches / 2)]
 
 
 def test_preflight_sees_whole_pictures_where_samples_are_people(recipe):
