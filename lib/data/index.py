@@ -11,9 +11,8 @@ import hashlib
 import mmap
 import os
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -22,21 +21,19 @@ from safetensors.numpy import save
 
 from lib import files
 from lib.data.coco import (
-    Annotation,
     Category,
     CocoFile,
     Image,
-    Rle,
     category_named,
     check_coco,
     insert_neck,
     lacks_neck,
-    no_garbage_collection,
     order_of,
     read_coco,
     skeleton_of,
     with_skeleton,
 )
+from lib.data.label_arrays import arrays_of
 from lib.skeleton import Skeleton
 
 VERSION = 1
@@ -155,7 +152,7 @@ class LabelIndex:
         elif path.is_file() and path.stat().st_size > LARGE_FILE:
             warnings.warn(f"{path} has {path.stat().st_size / 1e6:.0f} MB, which every start reads again: "
                           f"`python -m lib index {path}` once makes it open at once", stacklevel=2)  # fmt: skip
-        return _from_coco(read_coco(path))
+        return cls._of(read_coco(path))
 
     @classmethod
     def open(cls, path: str | Path) -> LabelIndex:
@@ -188,7 +185,7 @@ class LabelIndex:
         if path.suffix != ".safetensors":
             raise ValueError(f"{path}: the name of an index ends in .safetensors")
         before, digest = os.stat(source), _digest(source)
-        labels = _from_coco(read_coco(source))
+        labels = cls._of(read_coco(source))
         after = os.stat(source)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise ValueError(f"{source} was changed while it was read: try again")
@@ -202,7 +199,11 @@ class LabelIndex:
     def from_coco(cls, coco: CocoFile) -> LabelIndex:
         """The same arrays in memory; ValueError of `check_coco`."""
         check_coco(coco)
-        return _from_coco(coco)
+        return cls._of(coco)
+
+    @classmethod
+    def _of(cls, coco: CocoFile) -> LabelIndex:
+        return cls(source=coco.source, categories=coco.categories, **arrays_of(coco))
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -337,104 +338,6 @@ def build_index(file: str | Path, out: str | Path | None = None) -> None:
     labels = LabelIndex.build(file, out)
     print(f"{labels.path}: {len(labels)} images, {len(labels.ids)} annotations, {(labels.labelled > 0).sum()} with "
           f"keypoints, {labels.path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
-
-
-@no_garbage_collection()
-def _from_coco(coco: CocoFile) -> LabelIndex:
-    """The arrays of a file that has been checked."""
-    places = {image.id: i for i, image in enumerate(coco.images)}
-    try:
-        owner = np.fromiter((places[a.image_id] for a in coco.annotations), np.int64, len(coco.annotations))
-        order = np.argsort(owner, kind="stable").tolist()
-        people = [coco.annotations[i] for i in order]
-        counts = np.bincount(owner, minlength=len(coco.images))
-        names, name_first = _ragged([image.file_name.encode() for image in coco.images], np.uint8)
-        return LabelIndex(
-            source=coco.source,
-            categories=coco.categories,
-            image_ids=np.array([image.id for image in coco.images], np.int64),
-            sizes=np.array([(image.height, image.width) for image in coco.images], np.int32).reshape(-1, 2),
-            first=np.concatenate([[0], counts.cumsum()]).astype(np.int64),
-            names=names,
-            name_first=name_first,
-            **_columns(people),
-            **_keypoints(people),
-            **_regions(people),
-        )
-    except OverflowError as error:
-        raise ValueError(f"{coco.source}: a number in it is too large: {error}") from None
-
-
-def _columns(people: Sequence[Annotation]) -> dict[str, np.ndarray]:
-    nothing = [np.nan] * 4
-    return {
-        "ids": np.array([a.id for a in people], np.int64),
-        "category_ids": np.array([a.category_id for a in people], np.int64),
-        "boxes": np.array([a.bbox or nothing for a in people], np.float64).reshape(-1, 4),
-        "areas": np.array([a.area or 0 for a in people], np.float64),
-        "iscrowd": np.array([bool(a.iscrowd) for a in people], bool),
-    }
-
-
-def _keypoints(people: Sequence[Annotation]) -> dict[str, np.ndarray]:
-    values, first = _ragged([a.keypoints or () for a in people], np.float64)
-    owner = np.repeat(np.arange(len(people)), np.diff(first) // 3)
-    labelled = np.bincount(owner[values[2::3] > 0], minlength=len(people)).astype(np.int32)
-    given = np.array([-1 if a.num_keypoints is msgspec.UNSET else a.num_keypoints for a in people], np.int32)
-    with np.errstate(over="ignore"):
-        short = values.astype(np.float32)
-    return {
-        # whole and half pixels fit into half the space
-        "keypoint_values": short if np.array_equal(short, values) else values,
-        "keypoint_first": first,
-        "labelled": labelled,
-        "num_keypoints": np.where(given < 0, labelled, given),
-    }
-
-
-def _regions(people: Sequence[Annotation]) -> dict[str, np.ndarray]:
-    """Polygons in two steps, an annotation's parts and a part's numbers; masks as runs, however they were written."""
-    masks = [a.segmentation if isinstance(a.segmentation, Rle) else None for a in people]
-    parts = [[p for p in a.segmentation or () if p] if mask is None else () for a, mask in zip(people, masks)]
-    polygons, part_first = list(chain.from_iterable(parts)), _offsets(parts)
-    polygon_values, polygon_first = _ragged(polygons, np.float32)
-    runs, run_first = _ragged([() if mask is None else _run_lengths(mask) for mask in masks], np.int64)
-    return {
-        "polygon_values": polygon_values,
-        "polygon_first": polygon_first,
-        "part_first": part_first,
-        # no picture has runs as long as that: whoever adds them up will notice
-        "run_values": runs.clip(-1, 2**31 - 1).astype(np.int32),
-        "run_first": run_first,
-        "region_sizes": np.array([(-1, -1) if mask is None else mask.size for mask in masks], np.int32).reshape(-1, 2),
-    }
-
-
-def _run_lengths(rle: Rle) -> list[int]:
-    """COCO's string holds five bits a character, low ones first, of the difference to the run before the last."""
-    if not isinstance(rle.counts, str):
-        return rle.counts
-    code = np.frombuffer(rle.counts.encode(), np.uint8).astype(np.int64) - 48
-    last = np.flatnonzero(code & 32 == 0)
-    if not len(last):
-        return []
-    first = np.concatenate([[0], last[:-1] + 1])
-    length = np.minimum(last - first + 1, 12)
-    place = np.arange(last[-1] + 1) - np.repeat(first, last - first + 1)
-    runs = np.add.reduceat((code[: last[-1] + 1] & 31) << 5 * np.minimum(place, 12), first)
-    runs -= np.where(code[last] & 16, 1 << 5 * length, 0)
-    for start in (1, 2):
-        runs[start::2] = runs[start::2].cumsum()
-    return runs.tolist()
-
-
-def _offsets(lists: Sequence[Sequence]) -> np.ndarray:
-    return np.concatenate([[0], np.fromiter(map(len, lists), np.int64, len(lists)).cumsum()]).astype(np.int64)
-
-
-def _ragged(lists: Sequence[Sequence], dtype) -> tuple[np.ndarray, np.ndarray]:
-    first = _offsets(lists)
-    return np.fromiter(chain.from_iterable(lists), dtype, int(first[-1])), first
 
 
 def _neck(keypoints: np.ndarray, left: int, right: int, rounded: bool) -> np.ndarray:
