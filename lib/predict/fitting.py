@@ -45,10 +45,11 @@ def fit_height(
         multiple: sides of the input are multiples of it.
 
     Returns:
-        (h, w, 3) uint8, and the (2, 3) affine original → input.
+        (h, w, 3) float32, and the (2, 3) affine original → input.
     """
     factor = scale * input_size[0] / image.shape[0]
-    content = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    # cubic interpolation overshoots at edges, and what is beyond 0..255 there is part of the published input
+    content = cv2.resize(image.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     missing = [-(-max(side, least) // multiple) * multiple - side for side, least in zip(content.shape[:2], input_size)]
     top, left = (m // 2 for m in missing)
     padded = cv2.copyMakeBorder(

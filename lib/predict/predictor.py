@@ -27,7 +27,7 @@ class Fitted:
     """A picture as the network gets it, once for every scale.
 
     Attributes:
-        inputs: (h, w, 3) uint8 RGB for each scale.
+        inputs: (h, w, 3) RGB for each scale, uint8, or float32 where they were fitted by their height.
         affines: (2, 3) original → input for each scale.
         size: (H, W) of the original.
     """
@@ -158,7 +158,8 @@ class Predictor:
     def people(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> People:
         """Read the people of one picture from the maps of its scales, in pixels of that picture."""
         if self.maps_at == "image":
-            maps = maps_at_image(answers, fitted.affines, fitted.size, self.codec.stride)
+            published = self.fit_to == "height"
+            maps = maps_at_image(answers, fitted.affines, fitted.size, self.codec.stride, published)
             return type(self.codec)(self.skeleton, **{**self.codec.options, "stride": 1}).decode(maps)
         base = self.scales.index(1.0 if 1.0 in self.scales else max(self.scales))
         maps = maps_at_input(answers, fitted.affines, base, self.codec.stride)
