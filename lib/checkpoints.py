@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib.codecs import CODECS, Codec
+from lib.codecs.paf import LIGHTWEIGHT_OPENPOSE_TARGETS, PafCodec
 from lib.files import beside
 from lib.models import NETWORKS, lightweight_openpose_public, trt_pose_public
 from lib.models.foreign import identify, read_foreign
@@ -212,7 +213,7 @@ def load_trt_pose(path: str | Path, skeleton: Skeleton = COCO18_NECK, trunk: str
     named = re.search(r"_(\d+)x(\d+)", Path(path).name)
     size = input_size or ((int(named[1]), int(named[2])) if named else (224, 224))
     info = {"source": Path(path).name, "sha256": file_sha256(path)}
-    return Model(network.eval(), CODECS["PafCodec"](skeleton, stride=network.stride), size, keep_aspect_ratio, info)
+    return Model(network.eval(), PafCodec(skeleton, stride=network.stride), size, keep_aspect_ratio, info)
 
 
 def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18, num_refinement_stages: int | None = 1, *,
@@ -242,7 +243,7 @@ def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18,
                          "from it (initial_weights), where further stages begin with random weights")  # fmt: skip
     network = LightweightOpenPose(skeleton, wanted)
     fill(network, state, path, trained_on or _public_skeleton(OPENPOSE18, skeleton, *_openpose_channels(state), path))
-    codec = CODECS["PafCodec"](skeleton, stride=network.stride)
+    codec = PafCodec(skeleton, **LIGHTWEIGHT_OPENPOSE_TARGETS)
     info = {"source": Path(path).name, "sha256": file_sha256(path)}
     return Model(network.eval(), codec, input_size, keep_aspect_ratio, info)
 

@@ -219,8 +219,12 @@ class Residual(nn.Module):
 
 def _conv(channels: int, width: int, size: int, stride: int = 1, dilation: int = 1, bias: bool = True,
           norm: bool = False) -> nn.Sequential:  # fmt: skip
-    layers = [nn.Conv2d(channels, width, size, stride, dilation * (size // 2), dilation, bias=bias)]
-    return nn.Sequential(*layers, *([nn.BatchNorm2d(width)] if norm else []), nn.ReLU(inplace=True))
+    layer = nn.Conv2d(channels, width, size, stride, dilation * (size // 2), dilation, bias=bias)
+    # He et al. 2015: with PyTorch's own initial values, which the original has, signals fade where no batch norm holds them up
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return nn.Sequential(layer, *([nn.BatchNorm2d(width)] if norm else []), nn.ReLU(inplace=True))
 
 
 def _depthwise(channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
