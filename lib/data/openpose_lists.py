@@ -88,7 +88,8 @@ class PersonList(Sequence):
         self.images, self.people = images[apart], rows[apart]
         if not len(self.people):
             raise ValueError(f"{labels.source}: nobody among {int(self.candidates.sum())} {named.name!r} annotations has "
-                             f"{MIN_KEYPOINTS} keypoints and {MIN_AREA} square pixels")  # fmt: skip
+                             f"{MIN_KEYPOINTS} keypoints and {MIN_AREA} square pixels, as a crop's main person must: train on "
+                             "whole pictures, or check the category and the annotations")  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.people)
