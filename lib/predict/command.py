@@ -5,20 +5,24 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import numpy as np
 from tqdm.auto import tqdm
 
 from lib.draw import draw_people
 from lib.predict.outputs import Results
 from lib.predict.predictor import Predictor
-from lib.predict.sources import open_source
+from lib.predict.sources import Source, open_source
 from lib.predict.stages import StageTimes, timed
-from lib.predict.stream import watch
+from lib.predict.stream import Seen, watch
+from lib.skeleton import Skeleton
 from lib.tracking import OneEuro, Tracker
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
@@ -38,32 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         predict(**options)
     except KeyboardInterrupt as stopped:
-        print(f"stopped: {stopped or 'nothing was written'}", file=sys.stderr)
+        print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def predict(
-    source: str | Path,
-    model: str | Path,
-    out: str | Path,
-    *,
-    track: bool = False,
-    smooth: bool = False,
-    show_ids: bool | None = None,
-    min_score: float = 0.2,
-    device: str = "cpu",
-    batch_size: int = 4,
-    flip_test: bool = False,
-    scales: tuple[float, ...] | list[float] = (1.0,),
-    input_size: tuple[int, int] | list[int] | None = None,
-    fit: str = "model",
-    maps_at: str = "input",
-    codec: dict[str, Any] | None = None,
-    start: int = 0,
-    stop: int | None = None,
-    overwrite: bool = False,
-) -> StageTimes:
+def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bool = False, smooth: bool = False,
+            show_ids: bool = True, min_score: float = 0.2, device: str = "cpu", batch_size: int = 4, flip_test: bool = False,
+            scales: tuple[float, ...] | list[float] = (1.0,), input_size: tuple[int, int] | list[int] | None = None,
+            fit: str = "model", maps_at: str = "input", codec: dict[str, Any] | None = None, start: int = 0,
+            stop: int | None = None, overwrite: bool = False) -> StageTimes:  # fmt: skip
     """Find people in pictures, a video or a camera, draw them, and list them.
 
     In the folder `out` are then the drawn pictures, or a video with the times of the original; `results.json`, COCO results in
@@ -76,7 +64,7 @@ def predict(
         out: folder for the results.
         track: give people ids that last from frame to frame.
         smooth: calm the keypoints of everybody who is tracked; implies track.
-        show_ids: draw the ids; by default those that were tracked.
+        show_ids: draw the ids of those who are tracked.
         min_score: keypoints below are not drawn; the lists hold them all.
         device: cpu, cuda or cuda:1.
         batch_size: frames per network call; a camera's go alone.
@@ -104,36 +92,47 @@ def predict(
     predictor = Predictor(model, device, flip_test=flip_test, scales=scales, fit=fit, maps_at=maps_at, codec_options=codec,
                           input_size=input_size and tuple(input_size))  # fmt: skip
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
-    results, times = Results(Path(out), opened, predictor.skeleton, overwrite), StageTimes()
-    with (
-        interruptible() as asked,
-        results,
-        closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames,
-        tqdm(total=_total(opened.length, start, stop), desc=opened.name, unit="frame") as bar,
-    ):
-        for seen in frames:
-            with timed(seen.seconds, "draw"):
-                drawn = draw_people(seen.image, seen.people, predictor.skeleton, min_score=min_score)
-            with timed(seen.seconds, "write"):
-                results.write(seen, drawn)
-            times.add(seen.seconds)
-            if bar.update():  # it is time to show something
-                bar.set_postfix_str(", ".join(f"{s} {1e3 * t:.0f}" for s, t in times.latest().items()) + " ms")
-            if asked.is_set():
-                break
+    draw = partial(_drawn, skeleton=predictor.skeleton, min_score=min_score, show_ids=show_ids)
+    with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames:
+        results = Results(Path(out), opened, predictor.skeleton, overwrite)
+        return _write_all(frames, draw, results, opened, _total(opened.length, start, stop))
+
+
+def _write_all(
+    frames: Iterable[Seen], draw: Callable[[Seen], np.ndarray], results: Results, source: Source, total: int | None
+) -> StageTimes:
+    times, asked = StageTimes(), threading.Event()
+    try:
+        with interruptible(asked), results, tqdm(total=total, desc=source.name, unit="frame") as bar:
+            for seen in frames:
+                with timed(seen.seconds, "draw"):
+                    picture = draw(seen)
+                with timed(seen.seconds, "write"):
+                    results.write(seen, picture)
+                times.add(seen.seconds)
+                if bar.update():  # it is time to show something
+                    bar.set_postfix_str(", ".join(f"{s} {1e3 * t:.0f}" for s, t in times.latest().items()) + " ms")
+                if asked.is_set():
+                    break
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(results.summary()) from None
     if results.frames:
         print(times.table(), results.summary(), sep="\n")
     if asked.is_set():
         raise KeyboardInterrupt(results.summary())
-    if opened.damage:
-        raise RuntimeError(f"{opened.damage}; {results.summary()}")
+    if source.damage:
+        raise RuntimeError(f"{source.damage}; {results.summary()}")
     return times
 
 
+def _drawn(seen: Seen, skeleton: Skeleton, min_score: float, show_ids: bool) -> np.ndarray:
+    people = seen.people if show_ids else replace(seen.people, ids=None)
+    return draw_people(seen.image, people, skeleton, min_score=min_score)
+
+
 @contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C is noted in the event, for a loop to end between two frames; a second one ends it at once."""
-    asked = threading.Event()
+def interruptible(asked: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C sets the event, for a loop to end between two frames; a second one ends it at once."""
 
     def note(*_) -> None:
         if asked.is_set():
@@ -142,11 +141,11 @@ def interruptible() -> Iterator[threading.Event]:
 
     # another thread gets no signals, and who started us without Ctrl-C meant it
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        yield asked
+        yield
         return
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield asked
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -136,7 +136,8 @@ class Results:
         if not self.frames:
             return "nothing was written"
         drawn = self.video.name if self.video else "the drawn pictures"
-        return f"{self.frames} frames with {self.people} people: {drawn}, results.json and people.csv in {self.out}"
+        frames = f"{self.frames} frame{'s' * (self.frames != 1)}"
+        return f"{frames} with {self.people} people: {drawn}, results.json and people.csv in {self.out}"
 
     def _check(self) -> None:
         if self.out.exists() and not self.out.is_dir():

@@ -123,6 +123,8 @@ def open_source(source: str | Path, without: Path | None = None) -> Source:
     if suffix in IMAGE_SUFFIXES:
         return Pictures(path)
     if suffix not in VIDEO_SUFFIXES:
-        raise ValueError(f"{path}: {suffix or 'no suffix'!r} is neither a picture ({' '.join(IMAGE_SUFFIXES)}) "
-                         f"nor a video ({' '.join(VIDEO_SUFFIXES)})")  # fmt: skip
+        raise ValueError(
+            f"{path}: {suffix or 'no suffix'!r} is neither a picture ({' '.join(IMAGE_SUFFIXES)}) nor a video "
+            f"({' '.join(VIDEO_SUFFIXES[:6])} …)"
+        )
     return Video(path, progress=False)

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from lib.__main__ import main as command
 from lib.checkpoints import save_model
 from lib.data.video import Video, write_video
 from lib.models import NETWORKS
+from lib.predict import command as command_module
 from lib.predict import main, predict
 from lib.predict import outputs as outputs_module
 from tests.dots import DotNet, dot_model, draw_poles
@@ -210,3 +212,22 @@ def test_ctrl_c_ends_it_cleanly(model, tmp_path):
     assert process.returncode == 130 and "Traceback" not in errors
     assert errors.rstrip().splitlines()[-1].startswith(f"stopped: {frames} frames with {len(results)} people")
     assert frames == int(rows[-1]["frame"]) + 1 == results[-1]["image_id"] + 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_once_ends_between_two_frames_and_twice_at_once(clip, model, tmp_path, monkeypatch, capsys, times):
+    real, drawn = command_module.draw_people, []
+
+    def draw(*arguments, **options):
+        drawn.append(1)
+        if len(drawn) == 3:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(command_module, "draw_people", draw)
+    assert command(["predict", str(clip), "--model", str(model), "--out", str(tmp_path / "out")]) == 130
+    frames = 3 if times == 1 else 2
+    assert len(read(tmp_path / "out")[0]) == len(frames_of(tmp_path / "out/walk.mp4")) == frames
+    assert f"stopped: {frames} frames with {frames} people: walk.mp4" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.active_count() < 8
