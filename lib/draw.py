@@ -7,6 +7,7 @@ is grey, and each side runs from light at the head to dark at the feet. Images a
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -30,6 +31,9 @@ LEFT, RIGHT = ((255, 214, 90), (213, 84, 0)), ((140, 212, 255), (0, 92, 180))
 MIDDLE = (245, 245, 245), (185, 185, 185)
 CURVES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#555555")
 OUTLINE = (25, 25, 25)
+# Okabe and Ito's, and paler or darker sisters of them when there are more than seven people
+TRACKS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178),
+          (170, 215, 245), (130, 220, 190), (235, 190, 215), (150, 75, 20), (120, 90, 200))  # fmt: skip
 _SHIFT = 4  # OpenCV draws at 1/16 pixel; like ours, its integer coordinate is the pixel's centre
 
 
@@ -39,22 +43,33 @@ def palette(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
     return keypoints.copy(), limbs.copy()
 
 
-def draw_people(image: np.ndarray, people: People, skeleton: Skeleton, min_score: float = 0.0) -> np.ndarray:
+def draw_people(
+    image: np.ndarray,
+    people: People,
+    skeleton: Skeleton,
+    min_score: float = 0.0,
+    *,
+    by_track: bool = False,
+    in_place: bool = False,
+) -> np.ndarray:
     """Draw people over a copy of an image.
 
     Lines grow with the image and shrink for small people. A keypoint which is annotated as hidden (v = 1), or predicted
     with a score below 0.3, is a ring, and its limbs are thin. Values above 1 anywhere mean that these are annotations.
 
     Args:
-        image: (H, W, 3) RGB uint8; stays as it is.
+        image: (H, W, 3) RGB uint8; stays as it is, unless `in_place`.
         people: P people in pixels of the image; P may be 0.
         skeleton: theirs.
         min_score: keypoints need a score (or visibility) above this.
+        by_track: everybody whom a tracker knows has one colour for his id (see `track_colour`), and the id over his head;
+            the others stay grey. People without `ids` are drawn as ever.
+        in_place: draw on the image itself, which must be writeable and in C order; saves the copy.
 
     Returns:
         (H, W, 3) RGB uint8.
     """
-    canvas = _copy_of(image)
+    canvas = _canvas(image, in_place)
     if people.keypoints.shape[1] != skeleton.num_keypoints:
         raise ValueError(f"people have {people.keypoints.shape[1]} keypoints, skeleton {skeleton.name!r} has "
                          f"{skeleton.num_keypoints}: pass the skeleton which they were made with")  # fmt: skip
@@ -64,9 +79,75 @@ def draw_people(image: np.ndarray, people: People, skeleton: Skeleton, min_score
     hollow = scores == 1 if (scores > 1).any() else scores < HOLLOW_BELOW
     extent = np.linalg.norm(people.boxes_around_keypoints()[:, 2:], axis=1)
     widths = np.minimum(np.sqrt(canvas.shape[0] * canvas.shape[1]) / 110, np.maximum(extent / 35, 1))
-    for keypoints, rings, width in zip(people.keypoints, hollow, widths):
-        _draw_person(canvas, keypoints, rings, skeleton, min_score, max(1, round(float(width))))
+    ids = people.ids if by_track and people.ids is not None else [None] * len(people)
+    for keypoints, rings, width, track in zip(people.keypoints, hollow, widths, ids):
+        colours = _palette_lists(skeleton) if track is None else _track_palette(skeleton, int(track))
+        _draw_person(canvas, keypoints, rings, skeleton, min_score, max(1, round(float(width))), colours)
+    for keypoints, track in zip(people.keypoints, ids):  # labels lie over everybody
+        if track and (keypoints[:, 2] > min_score).any():
+            _draw_label(canvas, keypoints[keypoints[:, 2] > min_score, :2], int(track))
     return canvas
+
+
+def track_colour(track: int) -> tuple[int, int, int]:
+    """RGB of a track, the same for the same id everywhere; those of consecutive ids are far apart. 0, nobody, is grey."""
+    if not track:
+        return 150, 150, 150
+    return TRACKS[(track - 1) % len(TRACKS)]
+
+
+class Trails:
+    """The ways that people took, drawn behind them: call it on every frame of a video, in order.
+
+    Args:
+        length: frames for which a way is shown, and somebody out of sight is remembered.
+    """
+
+    def __init__(self, length: int = 30):
+        self.length = length
+        self._ways: dict[int, deque] = {}
+        self._frame = 0
+
+    def __call__(self, image: np.ndarray, people: People, *, in_place: bool = False) -> np.ndarray:
+        """Draw the ways of the people with ids up to this frame over a copy of it, or over itself."""
+        canvas, self._frame = _canvas(image, in_place), self._frame + 1
+        boxes = people.boxes_around_keypoints()
+        # the box around a few keypoints jumps: half of them are needed to say where somebody is
+        whole = (people.keypoints[..., 2] > 0).mean(axis=1) >= 0.5
+        whole &= np.isfinite(boxes).all(axis=1) & (0 if people.ids is None else people.ids != 0)
+        centres = _fixed_point(boxes[:, :2] + boxes[:, 2:] / 2)
+        for person in np.flatnonzero(whole):
+            self._ways.setdefault(int(people.ids[person]), deque()).append((self._frame, centres[person]))
+        for track in list(self._ways):
+            way = self._ways[track]
+            while way and way[0][0] <= self._frame - self.length:
+                way.popleft()
+            if not way:
+                del self._ways[track]
+                continue
+            points = np.array([place for _, place in way], np.int32)
+            thickness = max(2, round(float(np.sqrt(canvas.shape[0] * canvas.shape[1])) / 250))
+            cv2.polylines(canvas, [points], False, track_colour(track), thickness, cv2.LINE_AA, _SHIFT)
+        return canvas
+
+
+def plot_tracks(times: Sequence[float], ids: Sequence[Sequence[int]]) -> Figure:
+    """Who was seen when: one band per id over time, in the colours of `draw_people(…, by_track=True)`.
+
+    Args:
+        times: seconds, one for each frame.
+        ids: of the people of each frame; 0 is left out.
+    """
+    tracks = sorted({int(i) for frame in ids for i in frame if i})
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    figure, axes = _subplots(1, 1, (11, 0.8 + 0.32 * max(1, len(tracks))))
+    for row, track in enumerate(tracks):
+        seen = [(time, step) for time, frame in zip(times, ids) if track in frame]
+        axes[0, 0].broken_barh(seen, (row - 0.35, 0.7), color=np.array(track_colour(track)) / 255)
+    axes[0, 0].set(xlabel="seconds", ylabel="id", yticks=range(len(tracks)), yticklabels=tracks)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 def heatmap_overlay(image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton | None = None) -> np.ndarray:
@@ -243,11 +324,10 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: 
 
 
 def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, skeleton: Skeleton, min_score: float,
-                 width: int) -> None:  # fmt: skip
+                 width: int, colours: tuple[list, list]) -> None:  # fmt: skip
     found = keypoints[:, 2] > min_score
-    # far outside points are pulled in: OpenCV's coordinates are 32-bit integers
-    points = np.rint(keypoints[:, :2].clip(-1e5, 1e5) * 2**_SHIFT).astype(np.int32)
-    keypoint_colours, limb_colours = _palette_lists(skeleton)
+    points = _fixed_point(keypoints)
+    keypoint_colours, limb_colours = colours
     limbs = [(k, a, b) for k, (a, b) in enumerate(skeleton.limbs) if found[a] and found[b]]
     edge, thin = max(1, round(width * 0.35)), max(1, width // 2)
     for extra in (2 * edge, 0):  # the outlines of all limbs lie below the limbs
@@ -260,6 +340,28 @@ def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, 
         discs = [(radius + edge, OUTLINE), (radius, keypoint_colours[k]), (radius * 0.55, OUTLINE)]
         for r, colour in discs if hollow[k] else discs[:2]:
             cv2.circle(canvas, points[k], round(r * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
+
+
+def _draw_label(canvas: np.ndarray, points: np.ndarray, track: int) -> None:
+    """The id on a plate of its colour above the highest of these points, inside the picture."""
+    height, width = canvas.shape[:2]
+    size = max(0.45, np.sqrt(height * width) / 1100)
+    thickness = max(1, round(2 * size))
+    (w, h), _ = cv2.getTextSize(str(track), cv2.FONT_HERSHEY_SIMPLEX, size, thickness)
+    pad = max(2, h // 3)
+    highest = points[points[:, 1].argmin()]
+    left = int(np.clip(highest[0] - w / 2 - pad, 0, max(0, width - w - 2 * pad)))
+    top = int(np.clip(highest[1] - 2.8 * h - 2 * pad, 0, max(0, height - h - 2 * pad)))
+    colour = track_colour(track)
+    cv2.rectangle(canvas, (left, top), (left + w + 2 * pad, top + h + 2 * pad), colour, -1)
+    ink = OUTLINE if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+    cv2.putText(canvas, str(track), (left + pad, top + h + pad), cv2.FONT_HERSHEY_SIMPLEX, size, ink, thickness,
+                cv2.LINE_AA)  # fmt: skip
+
+
+def _fixed_point(points: np.ndarray) -> np.ndarray:
+    """(N, 2) int32 for OpenCV, whose coordinates are 32-bit integers: points far outside are pulled in."""
+    return np.rint(points[:, :2].clip(-1e5, 1e5) * 2**_SHIFT).astype(np.int32)
 
 
 @lru_cache(maxsize=32)
@@ -285,6 +387,14 @@ def _palette_lists(skeleton: Skeleton) -> tuple[list, list]:
     return keypoints.tolist(), limbs.tolist()
 
 
+@lru_cache(maxsize=512)
+def _track_palette(skeleton: Skeleton, track: int) -> tuple[list, list]:
+    """One colour for all limbs, and a paler one for the keypoints."""
+    colour = np.array(track_colour(track))
+    pale = np.rint(colour + 0.45 * (255 - colour)).astype(int).tolist()
+    return [pale] * skeleton.num_keypoints, [colour.tolist()] * skeleton.num_limbs
+
+
 def _overlay(image: np.ndarray, colours: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Blend (h, w, 3) or (3,) colours over the greyed image by (h, w) strengths, both scaled up from cells to pixels."""
     height, width = _copy_of(image).shape[:2]
@@ -306,6 +416,17 @@ def _copy_of(image: np.ndarray) -> np.ndarray:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"an image is a NumPy array (H, W, 3), uint8, RGB; got {got}")
     return np.array(image, order="C")
+
+
+def _canvas(image: np.ndarray, in_place: bool) -> np.ndarray:
+    """The image itself, if it can be drawn on, or a copy."""
+    if not in_place:
+        return _copy_of(image)
+    if not (isinstance(image, np.ndarray) and image.flags.writeable and image.flags.c_contiguous
+            and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):  # fmt: skip
+        raise ValueError("drawing in place needs a writeable NumPy array (H, W, 3), uint8, RGB, in C order; "
+                         "leave in_place off to draw on a copy")  # fmt: skip
+    return image
 
 
 def _numpy(maps, ndim: int) -> np.ndarray:

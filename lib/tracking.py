@@ -41,7 +41,7 @@ class OneEuro:
     """
 
     min_cutoff: float = 1.0
-    beta: float = 7.0
+    beta: float = 20.0
     d_cutoff: float = 1.0
     rate: float | None = None
     relative: bool = True
