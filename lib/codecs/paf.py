@@ -29,10 +29,12 @@ PEAKS = {"ranked": paf_peaks.RANKED, "first": paf_peaks.FIRST, "spaced": paf_pea
 GROUPINGS = {"conflict_free": paf_decode.CONFLICT_FREE, "flood": paf_decode.FLOOD,
              "sequential": paf_decode.SEQUENTIAL, "sequential_lone": paf_decode.SEQUENTIAL_LONE}  # fmt: skip
 LINK_SCORES = ("mean", "hits")
-SCORES = {"confidence": paf_decode.CONFIDENCE, "count": paf_decode.COUNT, "openpose": paf_decode.OPENPOSE}
+SCORES = {"confidence": paf_decode.CONFIDENCE, "count": paf_decode.COUNT, "balanced": paf_decode.BALANCED,
+          "openpose": paf_decode.OPENPOSE}  # fmt: skip
 
 PUBLISHED = {
     "peaks": "first",
+    "peak_upsample": 1,
     "refine": "centroid",
     "line_samples": 7,
     "bilinear": False,
@@ -51,6 +53,10 @@ LIGHTWEIGHT_OPENPOSE_TARGETS = {
 """Encode options with which the same people give Lightweight OpenPose's own targets (its fields have x first). Its fields
 lie 0.4375 cells off its heatmaps, (8 − 1)/2 pixels; with `paf_offset=0` they agree."""
 
+COARSE = {"peak_upsample": 2, "peak_window": 3, "bilinear": True, "link_threshold": 0.03, "min_hit_ratio": 0.65,
+          "score": "balanced"}  # fmt: skip
+"""Decode options for maps of stride 8: people are small there, neighbours a cell or two apart, fields as thin as a cell."""
+
 
 def lightweight_openpose_options(skeleton: Skeleton, old: bool = False) -> dict:
     """Decode options of Lightweight OpenPose's own decoder: `replace(codec, upsample=4, **lightweight_openpose_options(…))`.
@@ -68,7 +74,8 @@ def lightweight_openpose_options(skeleton: Skeleton, old: bool = False) -> dict:
     fill = [k for k, name in enumerate(names) if name in _OPENPOSE_FILL]
     order = sorted(set(range(len(names))) - set(fill), key=lambda k: (known.get(names[k], len(known)), k))
     return {
-        "peak_threshold": 0.1, "peaks": "spaced", "peak_distance": 6.0, "max_peaks": 1000, "refine": "none", "paf_offset": 0.0,
+        "peak_threshold": 0.1, "peaks": "spaced", "peak_distance": 6.0, "max_peaks": 1000,
+        "peak_upsample": 1, "refine": "none", "paf_offset": 0.0,
         "link_threshold": 0.0, "hit_threshold": 0.05, "line_samples": 10, "bilinear": False,
         "min_hit_ratio": 0.85,  # of ten samples more than 0.8
         "link_score": "hits", "length_penalty": old, "assignment": "greedy",
@@ -115,6 +122,8 @@ class PafCodec:
         max_peaks: peaks kept for each keypoint.
         peaks: "ranked" keeps the best and one per plateau, "first" the first of the map with all cells of a plateau;
             "spaced" takes what exceeds its four neighbours, from left to right, and drops what is near to one it took.
+        peak_upsample: look for peaks in heatmaps enlarged so many times by cubic interpolation, and measure window and distance
+            there; the fields stay as they are.
         peak_distance: what "spaced" calls near, cells; `peak_window` has no part in it.
         refine: sub-pixel place of a peak by "parabola" (of logarithms), "centroid" (of the window) or "none".
         link_threshold: least score of a link.
@@ -135,8 +144,9 @@ class PafCodec:
         min_parts: people with fewer keypoints are dropped (with a smaller skeleton: with fewer than all).
         min_evidence: people with less evidence (the sum over their peaks and links) per keypoint are dropped.
         score: of a person: "confidence", the mean evidence of all its keypoints and limbs, 0 for those not found;
-            "count", the share of keypoints found; or "openpose", the evidence times the number of keypoints but one, which
-            ranks people as Lightweight OpenPose's evaluation does and has no upper bound.
+            "count", the share of keypoints found; "balanced", the geometric mean of these two; or "openpose", the evidence
+            times the number of keypoints but one, which ranks people as Lightweight OpenPose's evaluation does, has no upper
+            bound and is 0 for a single keypoint.
         upsample: enlarge the maps so many times by cubic interpolation first; "cells" of decoding are then the smaller ones.
 
     Raises:
@@ -159,6 +169,7 @@ class PafCodec:
     peak_window: int = 5
     max_peaks: int = 100
     peaks: str = "ranked"
+    peak_upsample: int = 1
     peak_distance: float = 6.0
     refine: str = "parabola"
     link_threshold: float = 0.1
@@ -206,6 +217,7 @@ class PafCodec:
             "paf_offset": math.isfinite(self.paf_offset),
             "peak_threshold": self.peak_threshold > 0,
             "peak_window": self.peak_window >= 1 and self.peak_window % 2 == 1,
+            "peak_upsample": self.peak_upsample >= 1,
             "peak_distance": self.peak_distance >= 0,
             "max_peaks": self.max_peaks >= 1,
             "link_threshold": self.link_threshold >= 0,
@@ -301,6 +313,8 @@ class PafCodec:
         heatmaps = heatmaps[:k]
         if self.upsample > 1:
             heatmaps, pafs = (_upsampled(values, self.upsample) for values in (heatmaps, pafs))
+        if self.peak_upsample > 1:
+            heatmaps = _upsampled(heatmaps, self.peak_upsample)
         order = range(len(limbs)) if self.limb_order is None else self.limb_order
         keypoints, scores = paf_decode.decode_maps(
             heatmaps, pafs, limbs,

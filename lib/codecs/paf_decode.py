@@ -5,14 +5,17 @@ Compiled functions stand in one file with all that they call: numba's cache noti
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
 from lib.codecs.paf_links import choose_links
 from lib.codecs.paf_peaks import locate_parts
+from lib.people import cells_to_pixels
 
 CONFLICT_FREE, FLOOD, SEQUENTIAL, SEQUENTIAL_LONE = 0, 1, 2, 3
-CONFIDENCE, COUNT, OPENPOSE = 0, 1, 2
+CONFIDENCE, COUNT, BALANCED, OPENPOSE = 0, 1, 2, 3
 
 
 def decode_maps(
@@ -25,7 +28,7 @@ def decode_maps(
     Sorting is left to numpy here, between the compiled steps: numba would compile its own for seconds.
 
     Args:
-        heatmaps: (K, h, w) float32.
+        heatmaps: (K, h, w) float32, or (K, n·h, n·w), enlarged n times for `peak_upsample`.
         pafs: (2L, h, w) float32, y component first.
         limbs: (L, 2) int64.
         limb_order: (L,) int64, the order in which a sequential grouping goes through the limbs.
@@ -38,6 +41,9 @@ def decode_maps(
     counts, found = locate_parts(
         heatmaps, np.float32(peak_threshold), radius, float(peak_distance), max_peaks, peaks, refine
     )
+    finer = heatmaps.shape[1] // pafs.shape[1]
+    if finer > 1:
+        found[..., :2] = cells_to_pixels(found[..., :2], 1 / finer)
     in_fields = found if paf_offset == 0 else found + np.float32([paf_offset, paf_offset, 0])
     links, link_scores = choose_links(
         pafs, limbs, counts, in_fields, np.float32(link_threshold), np.float32(hit_threshold), samples, bilinear,
@@ -213,7 +219,7 @@ def score_people(members, totals, sizes, peaks, num_limbs, min_parts, min_eviden
     """Keypoints and scores of the people with enough parts and enough evidence for each.
 
     CONFIDENCE: what was found (peaks and links, at most 1 each) over all that could be found. COUNT: the share of parts
-    found, trt_pose's score. OPENPOSE: what was found times the number of parts but one.
+    found, trt_pose's score. BALANCED: the geometric mean of both. OPENPOSE: what was found times the number of parts but one.
     """
     num_people, num_parts = members.shape
     keypoints = np.zeros((num_people, num_parts, 3), np.float32)
@@ -226,10 +232,14 @@ def score_people(members, totals, sizes, peaks, num_limbs, min_parts, min_eviden
             if members[p, k] >= 0:
                 keypoints[kept, k] = peaks[k, members[p, k]]
                 keypoints[kept, k, 2] = min(keypoints[kept, k, 2], np.float32(1))
+        confidence = min(totals[p] / (num_parts + num_limbs), np.float32(1))
+        count = min(sizes[p], num_parts) / num_parts
         if method == CONFIDENCE:
-            scores[kept] = min(totals[p] / (num_parts + num_limbs), np.float32(1))
+            scores[kept] = confidence
         elif method == COUNT:
-            scores[kept] = min(sizes[p], num_parts) / num_parts
+            scores[kept] = count
+        elif method == BALANCED:
+            scores[kept] = math.sqrt(confidence * count)
         else:
             scores[kept] = totals[p] * (sizes[p] - 1)
         kept += 1

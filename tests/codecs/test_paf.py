@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lib.codecs import PafCodec, paf_decode, paf_links, paf_peaks
-from lib.codecs.paf import PUBLISHED
+from lib.codecs.paf import COARSE, PUBLISHED
 from lib.skeleton import COCO17, Skeleton
 from tests.codecs.codec_contract import STICK, CodecContract, figure
 
@@ -23,6 +23,41 @@ class TestContract(CodecContract):
 
     def codec(self, skeleton):
         return PafCodec(skeleton)
+
+
+def test_coarse_maps_give_their_people_back():
+    """Stride 8: people of 25 cells, eyes less than one apart."""
+    rng = np.random.default_rng(0)
+    codec = PafCodec(COCO17, stride=8, sigma=7.0, gaussian_factor=2.0, paf_half_width=1.0, **COARSE)
+    for shift in np.linspace(0, 8, 9):
+        people = np.stack([figure(COCO17, (x + shift, 120 + shift / 2), 200, rng) for x in (80, 200, 340)])
+        targets = codec.encode(torch.tensor(people[None]), None, (256, 456))
+        back = codec.decode({name: targets[name][0].numpy() for name in ("heatmaps", "pafs")})
+        assert len(back) == 3
+        distance = np.linalg.norm(people[:, None, :, :2] - back.keypoints[None, ..., :2], axis=-1).max(-1)
+        assert sorted(distance.argmin(axis=1)) == [0, 1, 2]
+        assert distance.min(axis=1).max() < 0.8
+        assert ((back.scores > 0.5) & (back.scores <= 1)).all()
+
+
+def test_peaks_of_the_enlarged_map_are_where_they_are_in_the_map():
+    i, j = np.mgrid[:12, :16]
+    heatmap = np.exp(-((i - 5.25) ** 2 + (j - 7.5) ** 2) / 1.5)
+    maps = {"heatmaps": np.float32([heatmap]), "pafs": np.zeros((0, 12, 16), np.float32)}
+    codec = PafCodec(Skeleton("dots", ("dot",), (), (), (0.05,)), stride=8, refine="none")
+    place = 8 * np.array([7.5, 5.25]) + 3.5
+    near, far = (replace(codec, peak_upsample=n).decode(maps).keypoints[0, 0, :2] - place for n in (4, 1))
+    assert np.abs(near).max() <= 1.01 < np.abs(far).max()
+
+
+def test_balanced_is_the_mean_of_confidence_and_count():
+    person = torch.tensor(figure(STICK, (60, 50), 80, np.random.default_rng(0))[None, None])
+    person[0, 0, 3, 2] = 0
+    maps = {name: values[0].numpy() for name, values in PafCodec(STICK).encode(person, None, SIZE).items()}
+    scores = ("confidence", "count", "balanced")
+    confidence, count, balanced = (PafCodec(STICK, score=score).decode(maps).scores[0] for score in scores)
+    assert count == 0.75
+    assert balanced == pytest.approx(np.sqrt(confidence * count))
 
 
 def test_published_options_find_the_same_people():
