@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from lib.checkpoints import Model, file_sha256, save_model
-from lib.codecs.paf import PafCodec
+from lib.codecs.paf import LIGHTWEIGHT_OPENPOSE_TARGETS, PafCodec
 from lib.export import export_model, export_onnx, to_onnx
 from lib.models import NETWORKS
+from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.trt_pose import TrtPose
 from lib.parity import FP16, FP32, ParityError, Tolerance, check_parity, keypoint_shifts, map_differences
 from lib.people import People
 from lib.predict import Predictor
 from lib.runtime import METADATA_KEY
-from lib.skeleton import COCO17
+from lib.skeleton import COCO17, OPENPOSE18
 from tests.dots import POLE, DotNet, dot_model, draw_poles, write_poles
 
 IMAGE = draw_poles((110, 150), [(30, 20, 80), (110, 30, 90)])
@@ -117,6 +118,21 @@ def test_trt_pose_exports_with_equal_maps_on_pictures_made_for_it(tmp_path):
     assert max(report.maps.values()) <= FP32.maps and set(report.maps) == {"heatmaps", "pafs"}
     assert network.training and model.input_size == (64, 96)
     assert Predictor(tmp_path / "deep/er/net.onnx").input_size == (64, 64)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_lightweight_openpose_exports_its_last_stage_alone(tmp_path, half):
+    torch.manual_seed(0)
+    network = LightweightOpenPose(OPENPOSE18, num_refinement_stages=2, num_channels=8, width=0.25)
+    model = Model(network.train(), PafCodec(OPENPOSE18, **LIGHTWEIGHT_OPENPOSE_TARGETS), (256, 456))
+    report = export_onnx(model, tmp_path / "net.onnx", half=half, limit=3)
+    assert set(report.maps) == {"heatmaps", "pafs"} and network.training
+    outputs = onnx.load(tmp_path / "net.onnx").graph.output
+    shapes = {output.name: [d.dim_value for d in output.type.tensor_type.shape.dim][1:] for output in outputs}
+    assert shapes == {"heatmaps": [19, 32, 57], "pafs": [38, 32, 57]}
+    file = Predictor(tmp_path / "net.onnx")
+    assert file.codec == model.codec and file.input_size == (256, 456)
+    assert len(file([IMAGE])) == 1
 
 
 @pytest.mark.parametrize(
