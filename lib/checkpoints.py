@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib.codecs import CODECS, Codec
-from lib.codecs.paf import LIGHTWEIGHT_OPENPOSE_TARGETS, PafCodec
+from lib.codecs.paf import COARSE, LIGHTWEIGHT_OPENPOSE_TARGETS, PafCodec
 from lib.files import beside
 from lib.models import NETWORKS, lightweight_openpose_public, trt_pose_public
 from lib.models.foreign import identify, read_foreign
@@ -221,6 +221,9 @@ def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18,
                               keep_aspect_ratio: bool = True) -> Model:  # fmt: skip
     """Read a public checkpoint of Lightweight OpenPose, or one made with that code.
 
+    The codec looks for the fields where that code's training drew them, not quite on the heatmaps (`paf_offset`), and decodes
+    in our way; `replace(model.codec, **lightweight_openpose_options(skeleton), upsample=4)` decodes in the original's.
+
     Args:
         path: `checkpoint_iter_N.pth`.
         skeleton: wanted outputs. Where it differs from the file's, shared keypoints and limbs are copied by name, the
@@ -243,7 +246,7 @@ def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18,
                          "from it (initial_weights), where further stages begin with random weights")  # fmt: skip
     network = LightweightOpenPose(skeleton, wanted)
     fill(network, state, path, trained_on or _public_skeleton(OPENPOSE18, skeleton, *_openpose_channels(state), path))
-    codec = PafCodec(skeleton, **LIGHTWEIGHT_OPENPOSE_TARGETS)
+    codec = PafCodec(skeleton, **LIGHTWEIGHT_OPENPOSE_TARGETS, **COARSE)
     info = {"source": Path(path).name, "sha256": file_sha256(path)}
     return Model(network.eval(), codec, input_size, keep_aspect_ratio, info)
 

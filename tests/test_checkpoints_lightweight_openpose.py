@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lib.checkpoints import Model, load_lightweight_openpose, load_model, load_trt_pose, load_weights, save_model
-from lib.codecs.paf import PafCodec
+from lib.codecs.paf import COARSE, PafCodec
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.trt_pose import TrtPose
 from lib.skeleton import COCO18_NECK, OPENPOSE18, Skeleton
@@ -93,7 +93,7 @@ def test_other_forms_of_the_file(tmp_path: Path, state: Mapping, wanted: list, f
 def test_the_codec_reads_fields_where_the_original_draws_them(public_file: Path):
     with pytest.warns(UserWarning):
         codec = load_lightweight_openpose(public_file).codec
-    assert (codec.stride, codec.paf_offset, codec.background) == (8, 0.4375, True)
+    assert (codec.stride, codec.paf_offset, codec.background, codec.peak_window) == (8, 0.4375, True, COARSE["peak_window"])
 
 
 def test_more_stages_than_the_file_has(tmp_path: Path):
@@ -253,7 +253,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path, public_file: Path):
         "page.pth": (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "it is a web page"),
         "cut.pth": (public_file.read_bytes()[:500_000], "cut short or of another kind"),
         "empty.pth": (b"", "cut short or of another kind"),
-        "ours.pth": (save_model(tmp_path / "a.safetensors", own).read_bytes(), "let its name end in .safetensors"),
+        "ours.pth": (save_model(tmp_path / "a.safetensors", own).read_bytes(), "load_model and load_weights read ours, if"),
     }
     for name, (content, message) in files.items():
         (tmp_path / name).write_bytes(content)

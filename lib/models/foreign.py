@@ -43,7 +43,7 @@ def read_foreign(path: str | Path) -> Any:
             if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":
                 why = "it is a web page, so the download got the site's answer instead of the file"
             elif start[8:10] == b'{"':
-                why = "it is a safetensors file; let its name end in .safetensors"
+                why = "it is a safetensors file; load_model and load_weights read ours, if the name ends in .safetensors"
             elif found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
                 why = (f"it holds Python objects besides tensors ({found[1]}), and opening those could run foreign code; "
                        "save `model.state_dict()` instead of the model")  # fmt: skip

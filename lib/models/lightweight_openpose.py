@@ -49,7 +49,7 @@ class LightweightOpenPose(nn.Module):
     def __init__(self, skeleton: Skeleton, num_refinement_stages: int = 1, num_channels: int = 128, width: float = 1.0,
                  pretrained: bool | str = False):  # fmt: skip
         super().__init__()
-        _check_options(skeleton, num_refinement_stages, num_channels, width)
+        _check_options(skeleton, num_refinement_stages, num_channels, width, pretrained)
         self.skeleton = skeleton
         self.options = {"num_refinement_stages": num_refinement_stages, "num_channels": num_channels, "width": width,
                         "pretrained": False}  # fmt: skip
@@ -261,12 +261,16 @@ def _parameters(part: nn.Module, kind: str, which: str) -> Iterator[nn.Parameter
             yield getattr(module, which)
 
 
-def _check_options(skeleton: Skeleton, num_refinement_stages: int, num_channels: int, width: float) -> None:
+def _check_options(skeleton: Skeleton, num_refinement_stages: int, num_channels: int, width: float,
+                   pretrained: bool | str) -> None:  # fmt: skip
     if not skeleton.limbs:
         raise ValueError(f"skeleton {skeleton.name!r} has no limbs, but Lightweight OpenPose groups keypoints along them; "
                          "add some")  # fmt: skip
     for name, value, least in (("num_refinement_stages", num_refinement_stages, 0), ("num_channels", num_channels, 1)):
-        if not isinstance(value, int) or value < least:
+        if type(value) is not int or value < least:
             raise ValueError(f"{name} is a whole number from {least} up, got {value!r}")
-    if not 0 < width <= 4:
-        raise ValueError(f"width={width!r} must be above 0 and at most 4; 1 is the published trunk")
+    if not isinstance(width, (int, float)) or not 0 < width <= 4:
+        raise ValueError(f"width={width!r} must be a number above 0 and at most 4; 1 is the published trunk")
+    if pretrained is True:
+        raise ValueError("pretrained is False, or the path of mobilenet_sgd_68.848.pth.tar: nobody offers that file to "
+                         "programs, so download it by hand")  # fmt: skip

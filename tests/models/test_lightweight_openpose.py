@@ -150,7 +150,10 @@ def test_parameter_groups_are_the_thirteen_published():
         ({"num_refinement_stages": -1}, "num_refinement_stages is a whole number from 0 up, got -1"),
         ({"num_refinement_stages": 1.5}, "num_refinement_stages is a whole number"),
         ({"num_channels": 0}, "num_channels is a whole number from 1 up, got 0"),
-        ({"width": 0}, "width=0 must be above 0"),
+        ({"num_channels": True}, "num_channels is a whole number from 1 up, got True"),
+        ({"width": 0}, "width=0 must be a number above 0"),
+        ({"width": "half"}, "width='half' must be a number above 0"),
+        ({"pretrained": True}, "pretrained is False, or the path of mobilenet"),
     ],
 )
 def test_options_that_do_not_fit(options: dict, message: str):
