@@ -61,7 +61,11 @@ def score_links(paf_y, paf_x, starts, ends, hit_threshold, samples, bilinear, mi
             ux, uy = (bx - ax) / length, (by - ay) / length
             # a hair less than the map, so that rounding cannot lead out of it
             inside = min(ax, ay, bx, by) > -0.49 and max(ax, bx) < width - 0.51 and max(ay, by) < height - 0.51
-            if inside and not bilinear:
+            if inside and bilinear:
+                total, above, hits = _read_between(
+                    flat_y, flat_x, height, width, ax, ay, bx - ax, by - ay, ux, uy, progress, hit_threshold
+                )
+            elif inside:
                 total, above, hits = _read_cells(
                     flat_y, flat_x, np.int32(width), ax, ay, bx - ax, by - ay, ux, uy, progress, hit_threshold
                 )
@@ -90,6 +94,29 @@ def _read_cells(flat_y, flat_x, width, ax, ay, dx, dy, ux, uy, progress, thresho
         x, y = x0 + progress[t] * dx, y0 + progress[t] * dy
         at = np.uintp(np.int32(y) * width + np.int32(x))
         value = flat_y[at] * uy + flat_x[at] * ux
+        total += value
+        above += value if value > threshold else np.float32(0)
+        hits += np.int32(value > threshold)
+    return total, above, hits
+
+
+@numba.njit(cache=True)
+def _read_between(flat_y, flat_x, height, width, ax, ay, dx, dy, ux, uy, progress, threshold):
+    """`_read_cells` with bilinear reading: all lines of coarse maps come through here."""
+    total, above, hits, one = np.float32(0), np.float32(0), np.int32(0), np.float32(1)
+    bottom, last = np.float32(height - 1), np.float32(width - 1)
+    right, below = np.uintp(min(width - 1, 1)), np.uintp(width if height > 1 else 0)
+    for t in range(progress.shape[0]):
+        x, y = ax + progress[t] * dx, ay + progress[t] * dy
+        x, y = min(max(x, np.float32(0)), last), min(max(y, np.float32(0)), bottom)
+        i, j = min(np.int32(y), max(height - 2, 0)), min(np.int32(x), max(width - 2, 0))
+        fx, fy = x - np.float32(j), y - np.float32(i)
+        at = np.uintp(i * width + j)
+        top = flat_y[at] * uy + flat_x[at] * ux
+        top_right = flat_y[at + right] * uy + flat_x[at + right] * ux
+        low = flat_y[at + below] * uy + flat_x[at + below] * ux
+        low_right = flat_y[at + below + right] * uy + flat_x[at + below + right] * ux
+        value = (top * (one - fx) + top_right * fx) * (one - fy) + (low * (one - fx) + low_right * fx) * fy
         total += value
         above += value if value > threshold else np.float32(0)
         hits += np.int32(value > threshold)

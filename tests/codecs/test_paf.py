@@ -163,6 +163,18 @@ def test_line_integral():
     assert score(paf, (4, 5), (4, 5)) == 0, "no length, no direction"
 
 
+def test_bilinear_reading_by_its_definition():
+    rng = np.random.default_rng(0)
+    paf = rng.normal(0, 1, (2, 9, 12)).astype(np.float32)
+    wide = np.pad(paf, ((0, 0), (4, 4), (4, 4)), mode="edge")
+    for a, b in rng.uniform(0, 8, (50, 2, 2)):
+        ux, uy = (b - a) / np.linalg.norm(b - a)
+        x, y = (np.linspace(a[axis], b[axis], 9) for axis in (0, 1))
+        read = [sum(wide[c, int(v) + 4 + i, int(u) + 4 + j] * (v % 1 if i else 1 - v % 1) * (u % 1 if j else 1 - u % 1) * (uy, ux)[c]
+                    for c in (0, 1) for i in (0, 1) for j in (0, 1)) for u, v in zip(x, y)]  # fmt: skip
+        assert score(paf, a, b, bilinear=True) == pytest.approx(np.mean(read), abs=1e-4)
+
+
 def test_samples_outside_the_map_count_as_nothing():
     paf = np.zeros((2, 4, 8), np.float32)
     paf[1] = 1
