@@ -327,7 +327,7 @@ class LiveView(widgets.VBox):
         """The view, and its picture for pages without a kernel; a view that is shown has something to show."""
         if self._seen is None:
             self._guarded(lambda _: self.step())(None)
-        still = {"image/jpeg": self.screen.value} if self.screen.value else {}
+        still = {"image/jpeg": bytes(self.screen.value)} if self.screen.value else {}
         return super()._repr_mimebundle_(**options) | {"text/plain": f"LiveView of {self.source.name}"} | still
 
 

@@ -222,7 +222,8 @@ def test_what_cannot_be_opened_is_an_error_at_once(predictor, tmp_path):
 
 def test_pages_without_a_kernel_get_the_picture(predictor, clip):
     data = LiveView(predictor, clip)._repr_mimebundle_()
-    assert data["image/jpeg"][:2] == b"\xff\xd8" and "application/vnd.jupyter.widget-view+json" in data
+    assert type(data["image/jpeg"]) is bytes and data["image/jpeg"][:2] == b"\xff\xd8"
+    assert "application/vnd.jupyter.widget-view+json" in data
 
 
 @pytest.mark.parametrize("size", [(90, 200), (200, 90), (64, 64)])
