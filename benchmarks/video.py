@@ -64,7 +64,7 @@ def run(predictor: Predictor, path: Path, folder: Path, overlap: bool, stop: int
     with VideoRecorder(folder / "drawn.mp4") as recorder:
         for seen in watch(predictor, path, tracker, overlap=overlap, stop=stop):
             with timed(seen.seconds, "draw"):
-                picture = draw_people(seen.image, seen.people, predictor.skeleton, min_score=0.2)
+                picture = draw_people(seen.image, seen.people, predictor.skeleton, 0.2, by_track=True, in_place=True)
             with timed(seen.seconds, "write"):
                 recorder.write(picture, seen.time)
             times.add(seen.seconds)

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from lib.draw import draw_people
+from lib.people import People
 from lib.predict.outputs import Results
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Source, open_source
 from lib.predict.stages import StageTimes, timed
 from lib.predict.stream import Seen, watch
-from lib.skeleton import Skeleton
 from lib.tracking import OneEuro, Tracker
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
@@ -64,7 +63,7 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         out: folder for the results.
         track: give people ids that last from frame to frame.
         smooth: calm the keypoints of everybody who is tracked; implies track.
-        show_ids: draw the ids of those who are tracked.
+        show_ids: those who are tracked show their ids, each in a colour of his own.
         min_score: keypoints below are not drawn; the lists hold them all.
         device: cpu, cuda or cuda:1.
         batch_size: frames per network call; a camera's go alone.
@@ -92,21 +91,26 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     predictor = Predictor(model, device, flip_test=flip_test, scales=scales, fit=fit, maps_at=maps_at, codec_options=codec,
                           input_size=input_size and tuple(input_size))  # fmt: skip
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
-    draw = partial(_drawn, skeleton=predictor.skeleton, min_score=min_score, show_ids=show_ids)
+    # nobody needs the frame without people any more
+    draw = partial(draw_people, skeleton=predictor.skeleton, min_score=min_score, by_track=show_ids, in_place=True)
     with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames:
         results = Results(Path(out), opened, predictor.skeleton, overwrite)
         return _write_all(frames, draw, results, opened, _total(opened.length, start, stop))
 
 
 def _write_all(
-    frames: Iterable[Seen], draw: Callable[[Seen], np.ndarray], results: Results, source: Source, total: int | None
+    frames: Iterable[Seen],
+    draw: Callable[[np.ndarray, People], np.ndarray],
+    results: Results,
+    source: Source,
+    total: int | None,
 ) -> StageTimes:
     times, asked = StageTimes(), threading.Event()
     try:
         with interruptible(asked), results, tqdm(total=total, desc=source.name, unit="frame") as bar:
             for seen in frames:
                 with timed(seen.seconds, "draw"):
-                    picture = draw(seen)
+                    picture = draw(seen.image, seen.people)
                 with timed(seen.seconds, "write"):
                     results.write(seen, picture)
                 times.add(seen.seconds)
@@ -123,11 +127,6 @@ def _write_all(
     if source.damage:
         raise RuntimeError(f"{source.damage}; {results.summary()}")
     return times
-
-
-def _drawn(seen: Seen, skeleton: Skeleton, min_score: float, show_ids: bool) -> np.ndarray:
-    people = seen.people if show_ids else replace(seen.people, ids=None)
-    return draw_people(seen.image, people, skeleton, min_score=min_score)
 
 
 @contextmanager
