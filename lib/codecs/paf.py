@@ -296,7 +296,7 @@ class PafCodec:
         return turned
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
-        """People of one image, best first, in pixels of the network's input with scores in 0..1.
+        """People of one image, best first, in pixels of the network's input; scores in 0..1, but for `score="openpose"`.
 
         Args:
             maps: "heatmaps" (K, h, w), or (K + 1, h, w) with a background, which is not used, and "pafs" (2L, h, w); values
