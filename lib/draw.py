@@ -114,7 +114,7 @@ class Trails:
         boxes = people.boxes_around_keypoints()
         # the box around a few keypoints jumps: half of them are needed to say where somebody is
         whole = (people.keypoints[..., 2] > 0).mean(axis=1) >= 0.5
-        whole &= np.isfinite(boxes).all(axis=1) & (0 if people.ids is None else people.ids != 0)
+        whole &= np.isfinite(boxes).all(axis=1) & (False if people.ids is None else people.ids != 0)
         centres = _fixed_point(boxes[:, :2] + boxes[:, 2:] / 2)
         for person in np.flatnonzero(whole):
             self._ways.setdefault(int(people.ids[person]), deque()).append((self._frame, centres[person]))

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from lib.draw import (
+    TRACKS,
+    Trails,
     colour_wheel,
     draw_people,
     draw_skeleton,
@@ -13,8 +15,10 @@ from lib.draw import (
     paf_overlay,
     palette,
     plot_history,
+    plot_tracks,
     save_gif,
     show,
+    track_colour,
 )
 from lib.people import People
 from lib.skeleton import COCO17, COCO18_NECK, Skeleton
@@ -279,3 +283,63 @@ _DEFICIENCIES = {
     "protanopia": np.array([[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]]),
     "deuteranopia": np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]),
 }
+
+
+class TestTracks:
+    @staticmethod
+    def people(*ids) -> People:
+        people = People([[[80, 50, 1], [120, 100, 1], [40, 100, 1]]] * len(ids), [1] * len(ids))
+        people.ids = np.array(ids, np.int64)
+        return people
+
+    def test_ids_change_nothing_unless_asked_for(self):
+        without = self.people(7)
+        without.ids = None
+        plain = draw_people(GREY, without, TOY)
+        np.testing.assert_array_equal(draw_people(GREY, self.people(7), TOY), plain)
+        np.testing.assert_array_equal(draw_people(GREY, without, TOY, by_track=True), plain)
+        assert (draw_people(GREY, self.people(7), TOY, by_track=True) != plain).any()
+
+    def test_colour_belongs_to_the_id(self):
+        for track in (1, 2, 13):
+            drawn = draw_people(GREY, self.people(track), TOY, by_track=True)
+            for middle in (drawn[75, 100], drawn[75, 60]):  # halfway along the limbs
+                np.testing.assert_allclose(middle, track_colour(track), atol=12)
+        assert track_colour(1) != track_colour(2) and track_colour(1) == track_colour(1 + len(TRACKS))
+
+    def test_label_stands_over_the_head_and_nobody_has_none(self):
+        head = lambda people: (draw_people(GREY, people, TOY, by_track=True)[:40] != GREY[:40]).any(axis=2).sum()
+        assert head(self.people(3)) > 100 and head(self.people(0)) < 30
+
+    def test_label_stays_inside_the_picture(self):
+        for x, y in ((-500, -500), (0, 0), (159, 119), (1e9, 50)):
+            people = self.people(123456789)
+            people.keypoints[0, :, :2] += np.float32((x, y))
+            draw_people(GREY, people, TOY, by_track=True)
+        draw_people(np.zeros((4, 4, 3), np.uint8), self.people(5), TOY, by_track=True)
+
+    def test_in_place(self):
+        image = GREY.copy()
+        assert draw_people(image, self.people(1), TOY, in_place=True) is image
+        np.testing.assert_array_equal(image, draw_people(GREY, self.people(1), TOY))
+        image.flags.writeable = False
+        for fixed in (image, GREY[:, ::-1]):
+            with pytest.raises(ValueError, match="in_place off"):
+                draw_people(fixed, self.people(1), TOY, in_place=True)
+
+    def test_trails_follow_and_are_forgotten(self):
+        trails = Trails(length=3)
+        for x in (0, 20, 40):
+            people = self.people(1)
+            people.keypoints[0, :, 0] += x - 40
+            drawn = trails(GREY, people)
+        assert (drawn[75, 45:75] == track_colour(1)).all(axis=1).mean() > 0.9
+        for _ in range(3):
+            drawn = trails(GREY, People.empty(3))
+        np.testing.assert_array_equal(drawn, GREY)
+        assert not trails._ways
+
+    def test_bands_of_ids(self):
+        figure = plot_tracks([0, 0.1, 0.2], [[1, 2], [2, 0], [2]])
+        assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["1", "2"]
+        plot_tracks([], [])
