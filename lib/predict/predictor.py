@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,9 +237,11 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
             f"the file wants the codec {name!r}; this version has {', '.join(CODECS)}: update the workbook"
         )
     options = dict(options or {})
-    unknown = set(options) - set(recorded)
+    # a file may be older than an option: then it was made with that option's default
+    known = [field.name for field in dataclasses.fields(CODECS[name]) if field.name != "skeleton"]
+    unknown = set(options) - set(known)
     if unknown:
-        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(recorded)}")
+        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(known)}")
     try:
         return CODECS[name](Skeleton(**metadata["skeleton"]), **{**recorded, **options})
     except TypeError as error:
