@@ -49,14 +49,15 @@ def fit_height(
     """
     factor = scale * input_size[0] / image.shape[0]
     # cubic interpolation overshoots at edges, and what is beyond 0..255 there is part of the published input
-    content = cv2.resize(image.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    # (in double precision: OpenCV's single one is off by up to a hundredth of a grey level)
+    content = cv2.resize(image.astype(np.float64), None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     missing = [-(-max(side, least) // multiple) * multiple - side for side, least in zip(content.shape[:2], input_size)]
     top, left = (m // 2 for m in missing)
     padded = cv2.copyMakeBorder(
         content, top, missing[0] - top, left, missing[1] - left, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY)
     )
     shift = (factor - 1) / 2  # centres of pixels are scaled about the picture's corner
-    return padded, np.array([[factor, 0, shift + left], [0, factor, shift + top]])
+    return padded.astype(np.float32), np.array([[factor, 0, shift + left], [0, factor, shift + top]])
 
 
 def maps_at_input(
