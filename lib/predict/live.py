@@ -214,7 +214,7 @@ class LiveView(widgets.VBox):
             elif self.layer.value == "fields":
                 picture = paf_overlay(picture, self._maps("pafs"))
             if self.skeletons.value:
-                picture = draw_people(picture, people, skeleton, self.keypoint_score.value)
+                picture = draw_people(picture, people, skeleton, self.keypoint_score.value, by_track=self.tracking.value)
         with timed(self._seconds, "send"):
             self.frame = picture
             self.screen.value = cv2.imencode(".jpg", picture[..., ::-1], _QUALITY)[1].tobytes()
