@@ -229,9 +229,14 @@ class LiveView(widgets.VBox):
             raise ValueError(f"this model has no {name}, only {', '.join(maps)}")
         return on_picture(maps[name], affine, self._seen.fitted.size, self._predictor.codec.stride)
 
-    def _read_again(self, _=None) -> None:
+    def _read_again(self, change) -> None:
         """A slider was moved: other people from the same maps, unless the next frame comes anyway."""
-        self._predictor.codec = replace(self._predictor.codec, **{n: s.value for n, s in self.thresholds.items()})
+        # a browser that shows 0.1 may send back 0.09999999999999999
+        options = {name: round(slider.value, 4) for name, slider in self.thresholds.items()}
+        changed = replace(self._predictor.codec, **options)
+        if change.owner in self.thresholds.values() and changed == self._predictor.codec:
+            return
+        self._predictor.codec = changed
         if self._seen is None or self.playing:
             return
         with self._lock:
