@@ -227,8 +227,24 @@ def _conv(channels: int, width: int, size: int, stride: int = 1, dilation: int =
     return nn.Sequential(layer, *([nn.BatchNorm2d(width)] if norm else []), nn.ReLU(inplace=True))
 
 
+class DilatedDepthwise(nn.Conv2d):
+    """Trains in float32 on a CPU, whatever the precision around it.
+
+    There the gradient of such weights is wrong in bfloat16 (torch 2.15 with oneDNN): up to not finite, on maps of 30 × 30
+    cells and more. The layer holds one weight in a thousand, so nothing is lost.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, h, w) → the same shape."""
+        if not (self.training and features.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+            return super().forward(features)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(features.float())
+
+
 def _depthwise(channels: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
+    layer = nn.Conv2d if dilation == 1 else DilatedDepthwise
+    return layer(channels, channels, 3, stride, dilation, dilation, groups=channels, bias=False)
 
 
 def _separable(channels: int, width: int, stride: int, dilation: int) -> nn.Sequential:

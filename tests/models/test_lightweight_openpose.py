@@ -188,3 +188,19 @@ def test_pretrained_trunk_that_does_not_fit(tmp_path):
         LightweightOpenPose(STICK, pretrained=str(tmp_path / "other.pth"))
     with pytest.raises(FileNotFoundError, match="no.tar"):
         LightweightOpenPose(STICK, pretrained=str(tmp_path / "no.tar"))
+
+
+def test_dilated_gradients_in_bfloat16_are_those_of_float32():
+    # torch's own gradient of dilated depthwise weights is wrong there on maps of this size
+    layer, gradients = LightweightOpenPose(OPENPOSE18, 0, 16, 0.25).train().model[7][0], []
+    assert layer.dilation == (2, 2) and layer.groups == layer.in_channels
+    random = torch.Generator().manual_seed(0)
+    features, slopes = (torch.randn(2, layer.in_channels, 46, 46, generator=random) for _ in range(2))
+    for enabled in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            made = layer(features.contiguous(memory_format=torch.channels_last))
+        made.float().backward(slopes)
+        gradients.append(layer.weight.grad.clone())
+    exact, rough = gradients
+    assert (rough - exact).abs().max() < 0.02 * exact.abs().max()
