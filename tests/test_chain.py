@@ -12,7 +12,7 @@ from lib import ROOT
 from lib.__main__ import main
 from lib.chain import score_stages, train_steps
 from lib.checkpoints import load_model
-from lib.codecs.paf import LIGHTWEIGHT_OPENPOSE_TARGETS
+from lib.codecs.paf import COARSE, LIGHTWEIGHT_OPENPOSE_TARGETS
 from lib.data.augment import ColorJitter
 from lib.data.person_crops import CropAugment
 from lib.data.synthetic import write_dataset
@@ -185,10 +185,8 @@ def test_the_published_recipe_is_the_published_one(data_dir):
     overrides = {"data.data_dir": str(data_dir), "data.val_annotations": "null", "model.network.pretrained": False}
     learner, data = load_recipe(ROOT / "lib/recipes/lightweight_openpose.yaml", overrides, step=3)
     options = learner.codec.options
-    for name, value in LIGHTWEIGHT_OPENPOSE_TARGETS.items():
-        # heatmaps and fields drawn around the same points: the one thing that is ours
-        wanted = 0 if name == "paf_offset" else value
-        assert options[name] == (pytest.approx(wanted, rel=1e-4) if isinstance(wanted, float) else wanted), name
+    for name, value in (LIGHTWEIGHT_OPENPOSE_TARGETS | COARSE).items():
+        assert options[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
     drops = [at_epoch(learner.learning_rate, e) / 4e-5 for e in (0, 98, 99, 198, 199, 258, 259, 279)]
     assert drops == pytest.approx([1, 1, 0.333, 0.333, 0.333**2, 0.333**2, 0.333**3, 0.333**3])
     assert data.train_set.augment == CropAugment() and not data.train_set.mask_unlabelled

@@ -230,7 +230,7 @@ def _conv(channels: int, width: int, size: int, stride: int = 1, dilation: int =
 class DilatedDepthwise(nn.Conv2d):
     """Trains in float32 on a CPU, whatever the precision around it.
 
-    There the gradient of such weights is wrong in bfloat16 (torch 2.15 with oneDNN): up to not finite, on maps of 30 × 30
+    There the gradient of such weights is wrong in bfloat16 (torch 2.15 with oneDNN): up to not finite, on maps of 29 × 29
     cells and more. The layer holds one weight in a thousand, so nothing is lost.
     """
 
