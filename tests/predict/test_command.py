@@ -197,6 +197,15 @@ def test_a_camera_that_vanishes_leaves_what_it_showed(model, tmp_path, monkeypat
     assert "camera 3 cannot be opened" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Who started the tests in the background may have switched Ctrl-C off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_it_cleanly(model, tmp_path):
     arguments = ["predict", "camera:0", "--model", str(model), "--out", str(tmp_path / "out"), "--track", "true"]
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stderr=subprocess.PIPE, text=True,
@@ -214,6 +223,7 @@ def test_ctrl_c_ends_it_cleanly(model, tmp_path):
     assert frames == int(rows[-1]["frame"]) + 1 == results[-1]["image_id"] + 1
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_once_ends_between_two_frames_and_twice_at_once(clip, model, tmp_path, monkeypatch, capsys, times):
     real, drawn = command_module.draw_people, []
