@@ -29,6 +29,9 @@ class Codec(Protocol):
     def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Maps (…, C, h, w) of mirrored images turned back; NaN where the mirror says nothing."""
 
+    def at_pixels(self, pixels_per_cell: float) -> Codec:
+        """The codec for the same maps enlarged to one cell per pixel."""
+
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """Maps of one image → people in pixels of the network's input."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -332,6 +332,11 @@ class PafCodec:
         pixels = cells_to_pixels(keypoints[..., :2], self.stride / self.upsample)
         keypoints[..., :2] = np.where(found[..., None], pixels, 0)
         return People(keypoints, scores)
+
+    def at_pixels(self, pixels_per_cell: float) -> PafCodec:
+        """The same codec for maps that were enlarged to one cell per pixel, of which each old cell now fills so many."""
+        offset = self.paf_offset * pixels_per_cell
+        return replace(self, stride=1, upsample=1, peak_upsample=1, paf_offset=offset)
 
     def _drawn(self, people: Tensor, cells: tuple[int, int], compiled: bool) -> tuple[Tensor, Tensor]:
         """Heatmaps and fields of people (N, P, K, 3) in cells, who are moved by the fields' offset on the way."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -204,13 +204,7 @@ def insert_neck(coco: CocoFile, category: str = "person", rounded: bool = True) 
             return a
         return msgspec.structs.replace(a, keypoints=[*a.keypoints, *_neck(a.keypoints, *ends, rounded)])
 
-    result = msgspec.structs.replace(
-        coco,
-        annotations=[with_neck(a) for a in coco.annotations],
-        categories=[new if c is old else c for c in coco.categories],
-    )
-    result.source = coco.source
-    return result
+    return _changed(coco, old, new, with_neck)
 
 
 @no_garbage_collection()
@@ -249,13 +243,7 @@ def with_skeleton(coco: CocoFile, skeleton: Skeleton, category: str | None = Non
 
     new = skeleton.to_coco()
     new = msgspec.structs.replace(old, **{key: new[key] for key in ("keypoints", "skeleton", "sigmas")})
-    result = msgspec.structs.replace(
-        coco,
-        annotations=[chosen(a) for a in coco.annotations],
-        categories=[new if c is old else c for c in coco.categories],
-    )
-    result.source = coco.source
-    return result
+    return _changed(coco, old, new, chosen)
 
 
 def lacks_neck(category: Category, skeleton: Skeleton) -> bool:
@@ -358,6 +346,14 @@ def _neck(keypoints: list[Number], left: int, right: int, rounded: bool) -> list
     if rounded:
         return [round(x), round(y), v]
     return [x, y, v] if v else [0, 0, 0]
+
+
+def _changed(coco: CocoFile, old: Category, new: Category, change: Callable[[Annotation], Annotation]) -> CocoFile:
+    """The same file with another category in the place of `old`, and with every annotation changed."""
+    categories = [new if c is old else c for c in coco.categories]
+    result = msgspec.structs.replace(coco, annotations=[change(a) for a in coco.annotations], categories=categories)
+    result.source = coco.source
+    return result
 
 
 def _check_unique(path, what: str, ids: Iterable[int]) -> None:

@@ -158,11 +158,11 @@ class Predictor:
 
     def people(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> People:
         """Read the people of one picture from the maps of its scales, in pixels of that picture."""
+        base = self.scales.index(1.0 if 1.0 in self.scales else max(self.scales))
         if self.maps_at == "image":
             published = self.fit_to == "height"
             maps = maps_at_image(answers, fitted.affines, fitted.size, self.codec.stride, published)
-            return type(self.codec)(self.skeleton, **{**self.codec.options, "stride": 1}).decode(maps)
-        base = self.scales.index(1.0 if 1.0 in self.scales else max(self.scales))
+            return self.codec.at_pixels(self.codec.stride / fitted.affines[base][1, 1]).decode(maps)
         maps = maps_at_input(answers, fitted.affines, base, self.codec.stride)
         return self.codec.decode(maps).warped(invert_affine(fitted.affines[base]))
 

@@ -3,13 +3,16 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from lib.codecs.paf import PafCodec
 from lib.data.augment import fit_affine, reduced_affine, warp
 from lib.models import NETWORKS
 from lib.people import apply_affine, cells_to_pixels, invert_affine
 from lib.predict import Predictor
 from lib.predict.fitting import GREY, fit_height, fit_model, maps_at_image, maps_at_input
 from lib.runtime import TorchNetwork
+from lib.skeleton import Skeleton
 from tests.dots import DotNet, dot_model, draw_poles
 
 PUBLISHED_SCALES = (0.5, 1.0, 1.5, 2.0)
@@ -130,3 +133,17 @@ def test_options_that_cannot_be(monkeypatch):
     for options in ({"fit": "height"}, {"scales": (1, 2)}):
         with pytest.raises(ValueError, match="has the size 96×128 fixed"):
             Predictor(dot_model(), **options)
+
+
+def test_fields_beside_the_heatmaps_are_read_where_they_lie_at_any_resolution():
+    people = torch.tensor([[[40.0, 30, 2], [40, 90, 2]]])[None]
+    stick = Skeleton("stick", ("a", "b"), ((0, 1),), (), (0.05, 0.05))
+    codec = PafCodec(stick, stride=8, sigma=7, gaussian_factor=2, paf_half_width=1, paf_offset=0.4375, min_parts=2)
+    maps = {name: m[0].numpy() for name, m in codec.encode(people, None, (128, 128)).items() if name != "mask"}
+    for factor in (1.0, 0.5):  # the picture as large as the input, and twice as large
+        affine = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2]])
+        size = (round(128 / factor),) * 2
+        enlarged = codec.at_pixels(8 / factor)
+        assert enlarged.paf_offset == pytest.approx(3.5 / factor) and enlarged.stride == 1
+        (found,) = enlarged.decode(maps_at_image([maps], [affine], size, 8)).warped(affine).keypoints
+        assert np.abs(found[:, :2] - people[0, 0, :, :2].numpy()).max() < 1
