@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from lib import ROOT, files
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_trt_pose, load_weights
@@ -28,7 +27,6 @@ from lib.models.foreign import identify, read_foreign
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
-from lib.predict.stages import overlapped
 
 PROTOCOLS = ("all", "with_people")
 RULES = ("ours", "published")
@@ -251,17 +249,9 @@ def _chosen(coco: CocoFile, category_id: int, protocol: str, subset: int | None,
 
 
 def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int) -> Iterator[People]:
-    """The surest people of each image; reading, network and decoding overlap, and nothing is kept."""
-    batches = overlapped(
-        [predictor.fit(path) for path in paths[i : i + batch_size]] for i in range(0, len(paths), batch_size)
-    )
-    answers = overlapped((batch, predictor.answers(batch)) for batch in batches)
-    with tqdm(total=len(paths), desc="evaluate", unit="img", delay=1, leave=False) as bar:
-        for batch, maps in answers:
-            for fitted, answer in zip(batch, maps):
-                people = predictor.people(answer, fitted)
-                yield people[np.sort(np.argsort(-people.scores, kind="stable")[:PEOPLE_PER_IMAGE])]
-            bar.update(len(batch))
+    """The surest people of each image; nothing else is kept."""
+    for people in predictor.each(paths, batch_size, "evaluate"):
+        yield people[np.sort(np.argsort(-people.scores, kind="stable")[:PEOPLE_PER_IMAGE])]
 
 
 def _per_image(images: Sequence[Image], matches: Sequence[dict]) -> list[dict]:

@@ -119,15 +119,18 @@ class Predictor:
         """
         if isinstance(images, (str, Path)) or (isinstance(images, np.ndarray) and images.ndim == 3):
             raise ValueError("images must be a list of images or paths; for a single one write predictor([image])[0]")
-        people: list[People] = []
+        return list(self.each(images, batch_size))
+
+    def each(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 8, what: str = "predict") -> Iterator[People]:
+        """The same, one after the other, so that nobody has to keep them all; `what` stands before the progress."""
         # the next batch is read and warped while the network works on one and the people of the last are read
         batches = overlapped(self._batches(images, batch_size))
         answers = overlapped((batch, self.answers(batch)) for batch in batches)
-        with tqdm(total=len(images), desc="predict", unit="img", delay=1, leave=False) as bar:
+        with tqdm(total=len(images), desc=what, unit="img", delay=1, leave=False) as bar:
             for batch, maps in answers:
-                people += [self.people(m, fitted) for m, fitted in zip(maps, batch)]
+                for fitted, answer in zip(batch, maps):
+                    yield self.people(answer, fitted)
                 bar.update(len(batch))
-        return people
 
     def fit(self, image: np.ndarray | str | Path) -> Fitted:
         """Fit an image into the network's input, once for every scale.

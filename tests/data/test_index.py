@@ -12,7 +12,6 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 from safetensors.numpy import load_file, save_file
-from torch.utils.data import DataLoader
 
 from benchmarks.big_coco import write_big_coco
 from lib import ROOT
@@ -20,10 +19,11 @@ from lib.__main__ import main
 from lib.data import index as module
 from lib.data.augment import Augment
 from lib.data.coco import CocoFile, Image, insert_neck, read_coco, skeleton_of, with_skeleton
-from lib.data.dataset import CocoKeypoints, collate, worker_init
+from lib.data.dataset import CocoKeypoints
 from lib.data.index import LabelIndex, build_index, index_path
 from lib.learner import PoseData
 from lib.skeleton import COCO17, COCO18_NECK, OPENPOSE18, Skeleton
+from tests.data.batches import everything
 
 SQUARE = [10.5, 20, 40, 20, 40, 60, 10.5, 60]
 
@@ -165,16 +165,6 @@ def test_opening_reads_no_json(pictures, monkeypatch):
     for source in (pictures, index_path(pictures), LabelIndex.open(index_path(pictures))):
         item = CocoKeypoints(source, pictures.parent)[0]
         assert torch.equal(item["keypoints"], expected["keypoints"]) and torch.equal(item["mask"], expected["mask"])
-
-
-def everything(data, workers=0, context=None):
-    loader = DataLoader(data, 3, num_workers=workers, collate_fn=collate, worker_init_fn=worker_init,
-                        multiprocessing_context=context, persistent_workers=workers > 0)  # fmt: skip
-    batches = []
-    for epoch in range(2):
-        data.set_epoch(epoch)
-        batches += list(loader)
-    return batches
 
 
 def test_samples_equal_those_of_the_json_in_every_worker(pictures):

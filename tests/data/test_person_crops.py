@@ -5,14 +5,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from lib.data.coco import read_coco
-from lib.data.dataset import collate, worker_init
 from lib.data.index import LabelIndex, build_index
 from lib.data.person_crops import CropAugment, PersonCrops
 from lib.people import apply_affine, invert_affine
 from lib.skeleton import COCO17, OPENPOSE18
+from tests.data.batches import everything
 
 HEIGHT, WIDTH = 240, 320
 FIGURE = np.array([(0, -.44), (.04, -.48), (-.04, -.48), (.1, -.45), (-.1, -.45), (.17, -.3), (-.17, -.3), (.24, -.12),
@@ -210,16 +209,6 @@ def test_crowds_are_ignored_and_people_without_keypoints_if_wanted(folder):
         assert (
             column(item, 20, 120) == 0 and column(item, 60, 120) == 1 and column(item, 230, 130) == 1 - mask_unlabelled
         )
-
-
-def everything(data, workers=0, context=None):
-    loader = DataLoader(data, 2, num_workers=workers, collate_fn=collate, worker_init_fn=worker_init,
-                        multiprocessing_context=context, persistent_workers=workers > 0)  # fmt: skip
-    batches = []
-    for epoch in range(2):
-        data.set_epoch(epoch)
-        batches += list(loader)
-    return batches
 
 
 def test_depends_on_seed_epoch_and_index_only(file):
