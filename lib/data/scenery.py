@@ -111,10 +111,11 @@ def _textured(image: np.ndarray, rng: np.random.Generator, strength: float) -> n
     return cv2.add(image, cv2.merge([texture] * 3), dtype=cv2.CV_8U)
 
 
-def thing(rng: np.random.Generator) -> list[Shape]:
-    """An object that stands on the ground at y = 0, about 1 high: crate, ball, bush, post, cone or barrel."""
+def thing(rng: np.random.Generator, kind: str | None = None) -> list[Shape]:
+    """An object that stands on the ground at y = 0, about 1 high: one of `KINDS`, by default a random one."""
     colour = tuple(np.clip(np.array(_THINGS[rng.integers(len(_THINGS))]) + rng.normal(0, 10, 3), 0, 255))
-    return _THING_SHAPES[int(rng.integers(len(_THING_SHAPES)))](rng, colour)
+    kind = kind or list(KINDS)[int(rng.integers(len(KINDS)))]
+    return KINDS[kind](rng, colour)
 
 
 def stool(corners, colour: Colour) -> list[Shape]:
@@ -170,4 +171,4 @@ def _barrel(rng: np.random.Generator, colour: Colour) -> list[Shape]:
     return outlined(lit(body, factor=0.85), 0.012) + rings
 
 
-_THING_SHAPES = [_crate, _ball, _bush, _post, _cone, _barrel]
+KINDS = {"crate": _crate, "ball": _ball, "bush": _bush, "post": _post, "cone": _cone, "barrel": _barrel}

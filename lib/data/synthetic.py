@@ -110,7 +110,7 @@ def write_dataset(
     config = {"format": FORMAT, "num_train": num_train, "num_val": num_val, "scene": asdict(scene), "figure": figure,
               "seed": seed}  # fmt: skip
     config = json.loads(json.dumps(config))
-    if _is_complete(out_dir, config):
+    if is_complete(out_dir, config):
         return out_dir
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
@@ -139,8 +139,8 @@ def _figure(name: str):
     return FIGURES[name]
 
 
-def _is_complete(out_dir: Path, config: dict) -> bool:
-    """True for the same dataset, False for nothing there yet, an error for anything else."""
+def is_complete(out_dir: Path, config: dict) -> bool:
+    """True where out_dir holds the dataset of this config, False for nothing there yet, FileExistsError for anything else."""
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return False
     try:
