@@ -10,10 +10,17 @@ A network is an `nn.Module(skeleton, **options)` with
   for. This is all that `lib.weights` needs to carry a head over to another skeleton; a network that reads maps back in
   also says where, with `inputs`, and one with stages of which there may be more or fewer names them with `repeated`.
 
-In training mode `forward` may return maps of further stages, as `heatmaps_0` and so on, each with its loss.
+In training mode `forward` may return maps of further stages, as `heatmaps_0` and so on, each with its loss. A network whose
+maps have several resolutions has `strides`, pixels per cell of each map by name; `stride` is then the coarsest.
+
+A classifier is an `nn.Module(classes, **options)` with the same `forward`, `loss`, `options` and `input_multiple`; its only
+map is "logits" (N, C).
 """
 
+from lib.models.higherhrnet import HigherHRNet
+from lib.models.hrnet import HRNetClassifier
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.trt_pose import TrtPose
 
-NETWORKS = {"TrtPose": TrtPose, "LightweightOpenPose": LightweightOpenPose}
+NETWORKS = {"TrtPose": TrtPose, "LightweightOpenPose": LightweightOpenPose, "HigherHRNet": HigherHRNet}
+CLASSIFIERS = {"HRNetClassifier": HRNetClassifier}

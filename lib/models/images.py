@@ -1,8 +1,11 @@
-"""What every network asks of its input."""
+"""What every network asks of its input, and what those that start from ImageNet's weights do with it first."""
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
 
 
 def check_images(images: Tensor, multiple: int) -> None:
@@ -18,3 +21,16 @@ def check_images(images: Tensor, multiple: int) -> None:
         fits = " × ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (height, width))
         raise ValueError(f"the input is {height} × {width} pixels, but height and width must be multiples of {multiple}; "
                          f"the nearest size is {fits}")  # fmt: skip
+
+
+class ImageNetNormalise(nn.Module):
+    """RGB 0..255 → mean 0 and standard deviation 1 over ImageNet; the shape stays (N, 3, H, W)."""
+
+    def __init__(self):
+        super().__init__()
+        # constants, not weights: they never stand in a checkpoint
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std

@@ -16,7 +16,7 @@ import torchvision
 from torch import Tensor, nn
 
 from lib import ROOT
-from lib.models.images import check_images
+from lib.models.images import IMAGENET_MEAN, IMAGENET_STD, check_images
 from lib.skeleton import Skeleton
 
 # trunk → channels of its stride-32 features
@@ -28,8 +28,6 @@ TRUNKS = {
 
 # the classifier's trunk inside torchvision's state dict; ResNet's lies at the top level
 _TRUNK_PREFIX = {"resnet": "", "densenet": "features.", "mnasnet": "layers."}
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1
 
 
 class TrtPose(nn.Module):
