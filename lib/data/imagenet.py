@@ -227,11 +227,12 @@ def read_classes(data_dir: str | Path, split: str = "train") -> tuple[str, ...]:
     folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     index = next((path for name in INDEX_FILES if (path := data_dir / name).is_file()), None)
     classes = read_class_index(index) if index else tuple(folders)
-    wanted = [folder_of(label) for label in classes]
-    for what, which in (("without a folder", set(wanted) - {*folders}), ("that it does not list", {*folders} - set(wanted))):
+    wanted = {folder_of(label) for label in classes}
+    for which, fault in ((wanted - {*folders}, f"have no folder in {folder}"),
+                         ({*folders} - wanted, f"more have a folder in {folder}")):  # fmt: skip
         if which:
-            raise ValueError(f"{index} lists {len(wanted)} classes, {folder} holds {len(folders)}; {len(which)} are "
-                             f"{what}, the first is {min(which)}: make them the same")  # fmt: skip
+            raise ValueError(f"{index} lists {len(wanted)} classes, but {len(which)} {fault}, the first is {min(which)}: "
+                             "make them the same")  # fmt: skip
     if not classes:
         raise ValueError(f"{folder} holds no folders: every class needs one, with its pictures")
     return classes
