@@ -18,16 +18,25 @@ class Codec(Protocol):
 
     skeleton: Skeleton
     stride: int
+    own_scale: tuple[str, ...]
+    """Names of the maps that cannot be averaged over several scales of a picture: those of the base scale count."""
 
     @property
     def options(self) -> dict:
         """Every field but the skeleton, as plain values: `type(codec)(codec.skeleton, **codec.options)` rebuilds it."""
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of the network's input per cell of every map that `decode` needs."""
 
     def encode(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> dict[str, Tensor]:
         """People of a batch, (N, P, K, 3) pixels of the network's input → target maps on the same device."""
 
     def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Maps (…, C, h, w) of mirrored images turned back; NaN where the mirror says nothing."""
+
+    def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Maps (…, C, h, w) of images joined with those of their mirror images, turned back by `flip`."""
 
     def at_pixels(self, pixels_per_cell: float) -> Codec:
         """The codec for the same maps enlarged to one cell per pixel."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -187,6 +188,7 @@ class PafCodec:
     min_evidence: float = 0.0
     score: str = "confidence"
     upsample: int = 1
+    own_scale: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         # lists from JSON and YAML become tuples, so that equal codecs compare equal
@@ -238,6 +240,11 @@ class PafCodec:
     def options(self) -> dict:
         """All fields but the skeleton: `PafCodec(skeleton, **options)` makes the same codec."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of the network's input per cell of every map."""
+        return {"heatmaps": self.stride, "pafs": self.stride}
 
     def encode(
         self, keypoints: Tensor, mask: Tensor | None = None, size: tuple[int, int] = (256, 256)
@@ -294,6 +301,10 @@ class PafCodec:
                 raise ValueError(f"the codec has heatmaps and pafs, not {name!r}, to turn back from the mirror")
             turned[name] = back
         return turned
+
+    def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Maps of images averaged with those of their mirror images that `flip` turned back; where these are NaN, alone."""
+        return {k: np.where(np.isnan(back[k]), values, (values + back[k]) / 2) for k, values in maps.items()}
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input; scores in 0..1, but for `score="openpose"`.
