@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ import jsonargparse
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.draw import draw_people
-from lib.people import People
 from lib.predict.outputs import Results
+from lib.predict.painting import Painter
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Source, open_source
 from lib.predict.stages import StageTimes, timed
@@ -31,9 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns 0, or 130 after Ctrl-C."""
     parser = jsonargparse.ArgumentParser(prog="python -m lib predict", description=predict.__doc__.split("\n")[0])
     parser.add_argument("source", metavar="SOURCE", help="picture, folder of pictures, video, or camera:0")
-    parser.add_argument(
-        "--input_size", type=int, nargs=2, metavar=("H", "W"), help="another resolution than the model's"
-    )
+    parser.add_argument("--input_size", type=int, nargs="+", metavar="SIDE",
+                        help="another resolution than the model's: height and width, or one number for both")  # fmt: skip
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average the maps of these sizes")
     taken = {"source", "input_size", "scales"}
     parser.add_function_arguments(predict, as_positional=False, skip=taken)
@@ -49,11 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
 def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bool = False, smooth: bool = False,
             show_ids: bool = True, min_score: float = 0.2, device: str = "cpu", batch_size: int = 4, flip_test: bool = False,
             scales: tuple[float, ...] | list[float] = (1.0,), input_size: tuple[int, int] | list[int] | None = None,
-            fit: str = "model", maps_at: str = "input", codec: dict[str, Any] | None = None, start: int = 0,
-            stop: int | None = None, overwrite: bool = False) -> StageTimes:  # fmt: skip
+            fit: str = "model", maps_at: str = "input", codec: dict[str, Any] | None = None, pictures: str = "connections",
+            start: int = 0, stop: int | None = None, overwrite: bool = False) -> StageTimes:  # fmt: skip
     """Find people in pictures, a video or a camera, draw them, and list them.
 
-    In the folder `out` are then the drawn pictures, or a video with the times of the original; `results.json`, COCO results in
+    In the folder `out` are then the drawn pictures, or a video for each kind of them with the times of the original; `results.json`, COCO results in
     which `image_id` is the number of the frame from 0; and `people.csv`, a row for each keypoint found. They are written frame
     by frame, and whatever ends the run leaves them whole up to there.
 
@@ -67,12 +64,20 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         min_score: keypoints below are not drawn; the lists hold them all.
         device: cpu, cuda or cuda:1.
         batch_size: frames per network call; a camera's go alone.
-        flip_test: average with the mirror image.
+        flip_test: average with the mirror image (the flip of HigherHRNet's evaluation).
         scales: average the maps of the picture at these sizes, relative to the fitted one.
-        input_size: height and width of the network's input, instead of the model's own.
-        fit: "model" fits pictures into the input; "height" lets the width follow.
-        maps_at: read the people from the maps at the resolution of the "input" or of the "image".
-        codec: decode options, each as `--codec.peak_threshold=0.2`.
+        input_size: height and width of the network's input, instead of the model's own; one number for both.
+        fit: "model" fits pictures into the input; "height" and "short" give the height, or the shorter side, the input's
+            and let the other side follow.
+        maps_at: read the people from the maps as they are ("input"), or enlarged to the "pixels" of the input, or to those of
+            the "image".
+        codec: decode options, each as `--codec.NAME=VALUE`. Of heatmaps and tags (HigherHRNet) the detection threshold
+            `--codec.detection_threshold=0.1`, the tag threshold `--codec.tag_threshold=1`, `--codec.refine=false` and others;
+            of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others. A name that is not
+            there is answered with all that are.
+        pictures: what is drawn, with commas between: "connections" (the people), "tags" (and each keypoint's tag beside
+            them), "heatmaps" (of every keypoint, with its tags), "fields" (of every limb). Those but the first have their kind
+            in the file's name.
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.
@@ -87,20 +92,22 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     """
     if start < 0 or (stop is not None and stop <= start):
         raise ValueError(f"frames {start} … {stop} are none: start counts from 0 and stop comes behind it")
+    if input_size is not None and len(input_size) > 2:
+        raise ValueError(f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}")
     opened = open_source(source, without=Path(out))
     predictor = Predictor(model, device, flip_test=flip_test, scales=scales, fit=fit, maps_at=maps_at, codec_options=codec,
-                          input_size=input_size and tuple(input_size))  # fmt: skip
+                          input_size=input_size and (input_size[0], input_size[-1]))  # fmt: skip
+    kinds = [kind.strip() for kind in pictures.split(",") if kind.strip()]
+    painter = Painter(predictor, kinds, min_score, show_ids)
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
-    # nobody needs the frame without people any more
-    draw = partial(draw_people, skeleton=predictor.skeleton, min_score=min_score, by_track=show_ids, in_place=True)
     with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames:
-        results = Results(Path(out), opened, predictor.skeleton, overwrite)
-        return _write_all(frames, draw, results, opened, _total(opened.length, start, stop))
+        results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
+        return _write_all(frames, painter, results, opened, _total(opened.length, start, stop))
 
 
 def _write_all(
     frames: Iterable[Seen],
-    draw: Callable[[np.ndarray, People], np.ndarray],
+    paint: Callable[[Seen], dict[str, np.ndarray]],
     results: Results,
     source: Source,
     total: int | None,
@@ -110,9 +117,9 @@ def _write_all(
         with interruptible(asked), results, tqdm(total=total, desc=source.name, unit="frame") as bar:
             for seen in frames:
                 with timed(seen.seconds, "draw"):
-                    picture = draw(seen.image, seen.people)
+                    pictures = paint(seen)
                 with timed(seen.seconds, "write"):
-                    results.write(seen, picture)
+                    results.write(seen, pictures)
                 times.add(seen.seconds)
                 if bar.update():  # it is time to show something
                     bar.set_postfix_str(", ".join(f"{s} {1e3 * t:.0f}" for s, t in times.latest().items()) + " ms")

@@ -22,16 +22,20 @@ import cv2
 import ipywidgets as widgets
 import numpy as np
 
-from lib.draw import draw_people, heatmap_overlay, paf_overlay
-from lib.people import People, pixels_to_cells
+from lib.draw import draw_people, heatmap_overlay, paf_overlay, tag_overlay
+from lib.people import People
+from lib.predict.fitting import on_picture
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Picture, Source, open_source
 from lib.predict.stages import STAGES, StageTimes, timed
 from lib.predict.stream import Seen, watch
 from lib.tracking import Tracker
 
-THRESHOLDS = {"peak_threshold": "peaks above", "link_threshold": "links above"}  # decode options that get a slider
-LAYERS = ("picture", "heatmaps", "fields")  # what people are drawn on
+# decode options that get a slider
+THRESHOLDS = {"peak_threshold": "peaks above", "link_threshold": "links above",
+              "detection_threshold": "peaks above", "tag_threshold": "tags within"}  # fmt: skip
+# what people are drawn on, and the maps it needs
+LAYERS = {"picture": (), "heatmaps": ("heatmaps",), "fields": ("pafs",), "tags": ("tags", "heatmaps")}
 SECONDS_PER_PICTURE = 1.0  # pictures of a folder are looked at, those of a video pass by
 _STAGES = (*STAGES[:-1], "send")  # nothing is written here, but sent to the browser
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
@@ -49,11 +53,11 @@ class LiveView(widgets.VBox):
         index: number of that frame, −1 before the first step.
         times: `StageTimes` of all frames so far.
         error: what stopped it, or None.
-        thresholds: {decode option: slider}, those of `THRESHOLDS` which the codec has; `peak_threshold` and
-            `link_threshold` are attributes, too.
+        thresholds: {decode option: slider}, those of `THRESHOLDS` which the codec has; each is an attribute, too, such as
+            `peak_threshold`.
         person_score, keypoint_score: sliders; people below are dropped, keypoints below are not drawn.
         position: slider, the frame's number; another frame is shown when it is set.
-        layer: buttons, one of `LAYERS`.
+        layer: buttons, those of `LAYERS` whose maps the codec has.
         skeletons, tracking, smoothing: checkboxes.
 
     Args:
@@ -213,6 +217,9 @@ class LiveView(widgets.VBox):
                 picture = heatmap_overlay(picture, self._maps("heatmaps")[: skeleton.num_keypoints], skeleton)
             elif self.layer.value == "fields":
                 picture = paf_overlay(picture, self._maps("pafs"))
+            elif self.layer.value == "tags":
+                k = skeleton.num_keypoints
+                picture = tag_overlay(picture, self._maps("tags")[:k], self._maps("heatmaps")[:k])
             if self.skeletons.value:
                 picture = draw_people(picture, people, skeleton, self.keypoint_score.value, by_track=self.tracking.value)
         with timed(self._seconds, "send"):
@@ -223,11 +230,9 @@ class LiveView(widgets.VBox):
 
     def _maps(self, name: str) -> np.ndarray:
         """Maps of the part of the network's input that is the picture."""
-        scale = self._predictor.scales.index(1.0) if 1.0 in self._predictor.scales else 0
-        maps, affine = self._seen.answers[scale], self._seen.fitted.affines[scale]
-        if name not in maps:
-            raise ValueError(f"this model has no {name}, only {', '.join(maps)}")
-        return on_picture(maps[name], affine, self._seen.fitted.size, self._predictor.codec.stride)
+        base = self._predictor.base
+        fitted, stride = self._seen.fitted, self._predictor.codec.strides[name]
+        return on_picture(self._seen.answers[base][name], fitted.affines[base], fitted.size, stride)
 
     def _read_again(self, change) -> None:
         """A slider was moved: other people from the same maps, unless the next frame comes anyway."""
@@ -275,13 +280,14 @@ class LiveView(widgets.VBox):
         codec = self._predictor.codec
         slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f",
                   "style": {"description_width": "96px"}, "layout": widgets.Layout(width="auto")}  # fmt: skip
-        self.thresholds = {n: widgets.FloatSlider(getattr(codec, n), description=words, **slider | {"min": 0.01})
+        self.thresholds = {n: widgets.FloatSlider(getattr(codec, n), description=words, **slider | {"min": 0.01, "max": max(1.0, 2 * getattr(codec, n))})
                            for n, words in THRESHOLDS.items() if hasattr(codec, n)}  # fmt: skip
         for name, widget in self.thresholds.items():
             setattr(self, name, widget)
         self.person_score = widgets.FloatSlider(0.0, description="people above", **slider)
         self.keypoint_score = widgets.FloatSlider(0.0, description="draw above", **slider)
-        self.layer = widgets.ToggleButtons(options=LAYERS, style={"button_width": "auto"})
+        layers = [layer for layer, maps in LAYERS.items() if set(maps) <= codec.strides.keys()]
+        self.layer = widgets.ToggleButtons(options=layers, style={"button_width": "auto"})
         video = self.source.kind != "pictures"
         box = {"indent": False, "layout": widgets.Layout(width="auto", margin="2px 12px 2px 2px")}
         self.skeletons = widgets.Checkbox(True, description="people", **box)
@@ -362,27 +368,6 @@ class Arrays:
         """Pictures start … stop − 1."""
         for index in range(len(self.images))[start:stop]:
             yield Picture(index, index / self.rate, self.images[index], None)
-
-
-def on_picture(maps: np.ndarray, affine: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
-    """Maps of the network's input, cut and moved so that their edges are those of the picture.
-
-    Args:
-        maps: (C, h, w).
-        affine: picture → input, without rotation.
-        size: (H, W) of the picture.
-        stride: pixels of the input per cell.
-
-    Returns:
-        (C, h', w'), cells about as large as they were.
-    """
-    scale = np.diag(affine[:, :2]) / stride  # cells per pixel, x and y
-    cells = [max(1, round(n * s)) for n, s in zip(size[::-1], scale)]
-    pixels = np.array(size[::-1]) / cells  # of the picture per new cell
-    shift = affine[:, :2] @ ((pixels - 1) / 2) + affine[:, 2]
-    back = np.column_stack([np.diag(scale * pixels), pixels_to_cells(shift, stride)])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.stack([cv2.warpAffine(m, back, cells, flags=flags, borderMode=cv2.BORDER_REPLICATE) for m in maps])
 
 
 def _opened(source: str | Path | Source | Sequence[np.ndarray]) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -61,31 +62,36 @@ class GrowingFile:
 
 
 class Results:
-    """The folder a source's results go to: pictures or a video, `results.json` and `people.csv`.
+    """The folder a source's results go to: pictures or videos, `results.json` and `people.csv`.
 
     Everything is made when the first frame comes, so that a source which cannot be read costs nobody his earlier results.
 
     Attributes:
         frames, people: written so far.
+        videos: {kind of picture: path}, none of a source of pictures.
 
     Args:
         out: folder, made if need be.
         source: of the frames.
         skeleton: of the people.
         overwrite: replace what an earlier run left in `out`.
+        kinds: of pictures that every frame comes with; all but "connections" have their kind in the name.
 
     Raises:
         FileExistsError: there are results already, or `out` is a file.
         ValueError: the video written would replace the one read.
     """
 
-    def __init__(self, out: Path, source: Source, skeleton: Skeleton, overwrite: bool = False):
+    def __init__(self, out: Path, source: Source, skeleton: Skeleton, overwrite: bool = False,
+                 kinds: Sequence[str] = ("connections",)):  # fmt: skip
         self.out, self.frames, self.people = out, 0, 0
         self._source, self._skeleton, self._overwrite = source, skeleton, overwrite
         self._json: GrowingFile | None = None
         self._csv: GrowingFile | None = None
-        self.video = None if source.kind == "pictures" else out / f"{source.name}.mp4"
-        self._recorder: VideoRecorder | None = None
+        self._suffixes = {kind: "" if kind == "connections" else f"_{kind}" for kind in kinds}
+        still = source.kind == "pictures"
+        self.videos = {} if still else {k: out / f"{source.name}{s}.mp4" for k, s in self._suffixes.items()}
+        self._recorders: dict[str, VideoRecorder] = {}
         self._check()
 
     def __enter__(self) -> Self:
@@ -99,12 +105,12 @@ class Results:
             if kind is None:
                 raise
 
-    def write(self, seen: Seen, picture: np.ndarray) -> None:
+    def write(self, seen: Seen, pictures: Mapping[str, np.ndarray]) -> None:
         """Append one frame.
 
         Args:
             seen: the frame and its people.
-            picture: (H, W, 3) RGB uint8, the frame with the people drawn.
+            pictures: {kind: (H, W, 3) RGB uint8}, what was drawn of the frame.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written; what is there is whole.
@@ -114,20 +120,23 @@ class Results:
             self._json = GrowingFile(self.out / "results.json", b"[", b"\n]\n")
             self._csv = GrowingFile(self.out / "people.csv", ",".join(CSV_COLUMNS).encode() + b"\n")
             # a camera knows its rate once it is open
-            self._recorder = self.video and VideoRecorder(self.video, self._source.rate or 25.0)
-        if self._recorder:
-            self._recorder.write(picture, seen.time)
+            rate = self._source.rate or 25.0
+            self._recorders = {kind: VideoRecorder(path, rate) for kind, path in self.videos.items()}
+        for kind, recorder in self._recorders.items():
+            recorder.write(pictures[kind], seen.time)
+        if self._recorders:
             facts = {"time": round(seen.time, 4)}
         else:
-            facts = {"file_name": self._write_picture(seen, picture)}
+            names = [self._write_picture(seen, pictures[kind], suffix) for kind, suffix in self._suffixes.items()]
+            facts = {"file_name": names[0]}
         self._json.append(self._json_rows(seen, facts))
         self._csv.append(self._csv_rows(seen))
         self.frames += 1
         self.people += len(seen.people)
 
     def close(self) -> None:
-        """Finish the video. Nothing happens the second time."""
-        for file in (self._json, self._csv, self._recorder):
+        """Finish the videos. Nothing happens the second time."""
+        for file in (self._json, self._csv, *self._recorders.values()):
             if file:
                 file.close()
 
@@ -135,24 +144,25 @@ class Results:
         """What was written, in half a sentence."""
         if not self.frames:
             return "nothing was written"
-        drawn = self.video.name if self.video else "the drawn pictures"
+        drawn = ", ".join(path.name for path in self.videos.values()) or "the drawn pictures"
         frames = f"{self.frames} frame{'s' * (self.frames != 1)}"
         return f"{frames} with {self.people} people: {drawn}, results.json and people.csv in {self.out}"
 
     def _check(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise FileExistsError(f"{self.out} is a file; --out names a folder")
-        if self.video and self.video.exists() and self.video.resolve() == _path_of(self._source):
-            raise ValueError(f"{self.video} is the video to be read, and would be replaced by its own result: choose another "
-                             "--out")  # fmt: skip
-        there = [path.name for path in (self.out / "results.json", self.out / "people.csv", self.video)
-                 if path and path.exists()]  # fmt: skip
+        for video in self.videos.values():
+            if video.exists() and video.resolve() == _path_of(self._source):
+                raise ValueError(f"{video} is the video to be read, and would be replaced by its own result: choose another "
+                                 "--out")  # fmt: skip
+        written = [self.out / "results.json", self.out / "people.csv", *self.videos.values()]
+        there = [path.name for path in written if path.exists()]
         if there and not self._overwrite:
             raise FileExistsError(f"{self.out} holds {' and '.join(there)} already: choose another --out, or replace them with "
                                   "--overwrite true")  # fmt: skip
 
-    def _write_picture(self, seen: Seen, picture: np.ndarray) -> str:
-        path = self.out / f"{seen.index:06d}_{seen.path.stem}.jpg"
+    def _write_picture(self, seen: Seen, picture: np.ndarray, suffix: str) -> str:
+        path = self.out / f"{seen.index:06d}_{seen.path.stem}{suffix}.jpg"
         if path.exists() and not self._overwrite:
             raise FileExistsError(f"{path} exists already: choose another --out, or replace it with --overwrite true")
         good, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])

@@ -17,7 +17,7 @@ from lib.codecs import CODECS
 from lib.data.augment import read_image
 from lib.export_tensorrt import TensorRTNetwork
 from lib.people import People, invert_affine
-from lib.predict.fitting import fit_height, fit_model, maps_at_image, maps_at_input
+from lib.predict.fitting import fit_height, fit_model, fit_short, maps_at_image, maps_at_input, maps_at_pixels
 from lib.predict.stages import overlapped
 from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
@@ -52,24 +52,29 @@ class Predictor:
         metadata: what the file says about itself (`Model.metadata()`).
         source: the file, or None for a model in memory.
         provider: what really runs the network, for example "torch cpu" or "CPUExecutionProvider".
+        device, precision, flip_test, scales, fit_to, maps_at: as asked for.
 
     Args:
         model: `.safetensors` checkpoint, exported `.onnx`, TensorRT `.plan`, or a `Model` in memory, of which a copy
             is taken.
         device: "cpu", "cuda" or "cuda:1". A device that cannot be used is an error, never a silent fallback.
         precision: "bf16" runs a torch network under autocast; an exported file carries its own precision.
-        flip_test: average the maps of the image and of its mirror image; twice the work, usually a little more AP.
+        flip_test: average the maps of the image and of its mirror image (tags get a second number instead); twice the work,
+            usually a little more AP.
         input_size: (H, W) for another resolution than the checkpoint's; torch only, an exported file has its size fixed.
         codec_options: decode options to change, for example {"peak_threshold": 0.2}; an unknown name is an error.
         threads: CPU threads of ONNX Runtime; None leaves the choice to it. (For torch: `torch.set_num_threads`.)
         scales: the picture is shown to the network at each of these sizes, relative to the fitted one, and the maps are
-            averaged; (0.5, 1, 1.5, 2) is Lightweight OpenPose's choice. Torch only.
+            averaged, but for those of the codec's `own_scale`, which come from scale 1 (or the largest). (0.5, 1, 1.5, 2) is
+            Lightweight OpenPose's choice, (0.5, 1, 2) HigherHRNet's. Torch only.
         fit: "model" fits the picture into `input_size` with black borders (or stretches it, as the checkpoint says).
             "height" is Lightweight OpenPose's evaluation: the height becomes input_size[0], the width what it must be, at
-            least input_size[1], with grey borders up to the network's multiple. Torch only.
-        maps_at: resolution of the maps that are read: "input", as the network gives them, or "image", brought to the
-            picture's own by cubic interpolation (the same evaluation). That takes about 4 bytes for every pixel and
-            channel: half a gigabyte for 1080p.
+            least input_size[1], with grey borders up to the network's multiple. "short" is HigherHRNet's: the shorter side
+            becomes the smaller of `input_size`, rounded up to a multiple of 64, the other what it must be. Torch only.
+        maps_at: resolution of the maps that are read: "input", as the network gives them; "pixels", the input's own, by
+            linear interpolation (HigherHRNet's evaluation, in which large pictures are not averaged down first either);
+            or "image", the picture's own, by cubic interpolation (Lightweight OpenPose's). That takes about 4 bytes for
+            every pixel and channel: half a gigabyte for 1080p.
 
     Raises:
         FileNotFoundError: no such file.
@@ -88,13 +93,14 @@ class Predictor:
         codec_options: Mapping | None = None,
         threads: int | None = None,
         scales: Sequence[float] = (1.0,),
-        fit: Literal["model", "height"] = "model",
-        maps_at: Literal["input", "image"] = "input",
+        fit: Literal["model", "height", "short"] = "model",
+        maps_at: Literal["input", "pixels", "image"] = "input",
     ):
         self.source: Path | None = None if isinstance(model, Model) else Path(model)
         self._network = _opened(model, device, precision, input_size, threads)
         self.metadata: dict = self._network.metadata
         self.provider: str = self._network.provider
+        self.device, self.precision = device, precision
         self.skeleton = Skeleton(**self.metadata["skeleton"])
         self.codec = codec_from_metadata(self.metadata, codec_options)
         self.input_size: tuple[int, int] = tuple(self.metadata["input_size"])
@@ -141,6 +147,9 @@ class Predictor:
         image = _checked_image(image)
         if self.fit_to == "height":
             fits = [fit_height(image, self.input_size, scale, self._multiple) for scale in self.scales]
+        elif self.fit_to == "short":
+            side, smallest, averaged = min(self.input_size), min(self.scales), self.maps_at != "pixels"
+            fits = [fit_short(image, side, scale, smallest, self._multiple, averaged) for scale in self.scales]
         else:
             fits = [fit_model(image, size, self.keep_aspect_ratio) for size in self._sizes]
         inputs, affines = zip(*fits)
@@ -161,13 +170,24 @@ class Predictor:
 
     def people(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> People:
         """Read the people of one picture from the maps of its scales, in pixels of that picture."""
-        base = self.scales.index(1.0 if 1.0 in self.scales else max(self.scales))
+        codec, base = self.codec, self.base
         if self.maps_at == "image":
             published = self.fit_to == "height"
-            maps = maps_at_image(answers, fitted.affines, fitted.size, self.codec.stride, published)
-            return self.codec.at_pixels(self.codec.stride / fitted.affines[base][1, 1]).decode(maps)
-        maps = maps_at_input(answers, fitted.affines, base, self.codec.stride)
-        return self.codec.decode(maps).warped(invert_affine(fitted.affines[base]))
+            maps = maps_at_image(
+                answers, fitted.affines, fitted.size, codec.strides, codec.own_scale, base, published
+            )
+            return codec.at_pixels(codec.stride / fitted.affines[base][1, 1]).decode(maps)
+        if self.maps_at == "pixels":
+            maps = maps_at_pixels(answers, base, fitted.inputs[base].shape[:2], codec.own_scale)
+            codec = codec.at_pixels(codec.stride)
+        else:
+            maps = maps_at_input(answers, fitted.affines, base, codec.strides, codec.own_scale)
+        return codec.decode(maps).warped(invert_affine(fitted.affines[base]))
+
+    @property
+    def base(self) -> int:
+        """Number of the scale on whose cells the maps are averaged: that of 1, or of the largest."""
+        return self.scales.index(1.0 if 1.0 in self.scales else max(self.scales))
 
     def prepare(self, images: Sequence[np.ndarray | str | Path]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Fit images into `input_size`, whatever `scales` and `fit` are.
@@ -198,11 +218,8 @@ class Predictor:
     def _run(self, images: np.ndarray) -> list[dict[str, np.ndarray]]:
         maps = self._network(images)
         if self.flip_test:
-            back = self.codec.flip(self._network(np.ascontiguousarray(images[:, :, ::-1])))
-            # where the mirror does not say anything the image alone counts
-            maps = {
-                name: np.where(np.isnan(back[name]), values, (values + back[name]) / 2) for name, values in maps.items()
-            }
+            mirrored = self._network(np.ascontiguousarray(images[:, :, ::-1]))
+            maps = self.codec.with_mirrored(maps, self.codec.flip(mirrored))
         return [{name: values[i] for name, values in maps.items()} for i in range(len(images))]
 
     def _batches(self, images: Sequence, batch_size: int) -> Iterator[list[Fitted]]:
@@ -210,16 +227,16 @@ class Predictor:
             yield [self.fit(image) for image in images[start : start + batch_size]]
 
     def _check_options(self) -> None:
-        if self.fit_to not in ("model", "height"):
-            raise ValueError(f"fit is {self.fit_to!r}; choose model or height")
-        if self.maps_at not in ("input", "image"):
-            raise ValueError(f"maps_at is {self.maps_at!r}; choose input or image")
+        if self.fit_to not in ("model", "height", "short"):
+            raise ValueError(f"fit is {self.fit_to!r}; choose model, height or short")
+        if self.maps_at not in ("input", "pixels", "image"):
+            raise ValueError(f"maps_at is {self.maps_at!r}; choose input, pixels or image")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"scales are factors above 0, at least one, got {self.scales}")
         multiple = self._multiple = getattr(self._network, "input_multiple", None)
-        if multiple is None and (self.fit_to == "height" or self.scales != (1.0,)):
-            raise ValueError(f"{self.source}: fit='height' and other scales than 1 need a network of free size, and this file has "
-                             f"the size {self.input_size[0]}×{self.input_size[1]} fixed; give the checkpoint itself")  # fmt: skip
+        if multiple is None and (self.fit_to != "model" or self.scales != (1.0,)):
+            raise ValueError(f"{self.source}: fit={self.fit_to!r} and other scales than 1 need a network of free size, and this "
+                             f"file has the size {self.input_size[0]}×{self.input_size[1]} fixed; give the checkpoint itself")  # fmt: skip
         self._sizes = [
             self.input_size
             if scale == 1

@@ -21,9 +21,9 @@ from lib.__main__ import main as command
 from lib.checkpoints import save_model
 from lib.data.video import Video, write_video
 from lib.models import NETWORKS
-from lib.predict import command as command_module
 from lib.predict import main, predict
 from lib.predict import outputs as outputs_module
+from lib.predict import painting as painting_module
 from tests.dots import DotNet, dot_model, draw_poles
 from tests.predict.cameras import Endless
 
@@ -226,7 +226,7 @@ def test_ctrl_c_ends_it_cleanly(model, tmp_path):
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_once_ends_between_two_frames_and_twice_at_once(clip, model, tmp_path, monkeypatch, capsys, times):
-    real, drawn = command_module.draw_people, []
+    real, drawn = painting_module.draw_people, []
 
     def draw(*arguments, **options):
         drawn.append(1)
@@ -235,7 +235,7 @@ def test_ctrl_c_once_ends_between_two_frames_and_twice_at_once(clip, model, tmp_
                 signal.raise_signal(signal.SIGINT)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(command_module, "draw_people", draw)
+    monkeypatch.setattr(painting_module, "draw_people", draw)
     assert command(["predict", str(clip), "--model", str(model), "--out", str(tmp_path / "out")]) == 130
     frames = 3 if times == 1 else 2
     assert len(read(tmp_path / "out")[0]) == len(frames_of(tmp_path / "out/walk.mp4")) == frames

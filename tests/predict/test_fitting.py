@@ -65,7 +65,7 @@ def test_maps_are_brought_to_the_picture_exactly(keep):
     size, stride = (90, 130), 4
     affines = [fit_affine(size, input_size, keep) for input_size in ((96, 128), (64, 64))]
     answers = [{"ramps": ramps(a, (h, w), stride)} for a, (h, w) in zip(affines, ((24, 32), (16, 16)))]
-    x, y = maps_at_image(answers, affines, size, stride)["ramps"]
+    x, y = maps_at_image(answers, affines, size, {"ramps": stride})["ramps"]
     at_y, at_x = np.mgrid[: size[0], : size[1]]
     inside = (slice(14, -14), slice(14, -14))  # the outermost cells' centres lie inside the picture
     # OpenCV's cubic kernel bends a slope by a twentieth of a cell
@@ -78,7 +78,7 @@ def test_the_published_way_to_the_picture():
     image = np.zeros((75, 140, 3), np.uint8)
     pixels, affine = fit_height(image, (96, 128), 1.0, 8)
     maps = np.random.default_rng(0).random((3, pixels.shape[0] // 8, pixels.shape[1] // 8), np.float32)
-    ours = maps_at_image([{"maps": maps}], [affine], (75, 140), 8, published=True)["maps"]
+    ours = maps_at_image([{"maps": maps}], [affine], (75, 140), {"maps": 8}, published=True)["maps"]
     width = round(140 * 96 / 75)
     left = (pixels.shape[1] - width) // 2
     large = cv2.resize(maps.transpose(1, 2, 0), None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
@@ -91,9 +91,9 @@ def test_maps_of_several_scales_lie_on_those_of_the_first():
     sizes = ((96, 128), (48, 64), (192, 256))
     affines = [fit_affine(size, input_size) for input_size in sizes]
     answers = [{"ramps": ramps(a, (h // stride, w // stride), stride)} for a, (h, w) in zip(affines, sizes)]
-    mean = maps_at_input(answers, affines, 0, stride)["ramps"]
+    mean = maps_at_input(answers, affines, 0, {"ramps": stride})["ramps"]
     assert np.abs(mean - answers[0]["ramps"])[:, 2:-2, 2:-2].max() < 0.3
-    assert maps_at_input(answers[:1], affines[:1], 0, stride) is answers[0]
+    assert maps_at_input(answers[:1], affines[:1], 0, {"ramps": stride}) is answers[0]
 
 
 @pytest.mark.parametrize("options", [
@@ -145,5 +145,5 @@ def test_fields_beside_the_heatmaps_are_read_where_they_lie_at_any_resolution():
         size = (round(128 / factor),) * 2
         enlarged = codec.at_pixels(8 / factor)
         assert enlarged.paf_offset == pytest.approx(3.5 / factor) and enlarged.stride == 1
-        (found,) = enlarged.decode(maps_at_image([maps], [affine], size, 8)).warped(affine).keypoints
+        (found,) = enlarged.decode(maps_at_image([maps], [affine], size, codec.strides)).warped(affine).keypoints
         assert np.abs(found[:, :2] - people[0, 0, :, :2].numpy()).max() < 1

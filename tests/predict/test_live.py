@@ -12,7 +12,8 @@ from lib.data.camera import Camera
 from lib.data.clip import render_clip, write_clip
 from lib.people import People
 from lib.predict import Predictor
-from lib.predict.live import LiveView, on_picture, stop_all
+from lib.predict.fitting import on_picture
+from lib.predict.live import LiveView, stop_all
 from lib.tracking import OneEuro, Tracker
 
 MODEL = ROOT / "pretrained/trt_pose_mini.safetensors"
