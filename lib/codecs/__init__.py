@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lib.codecs.paf import PafCodec
+from lib.codecs.tags import TagsCodec
 from lib.people import People
 from lib.skeleton import Skeleton
 
@@ -45,4 +46,4 @@ class Codec(Protocol):
         """Maps of one image → people in pixels of the network's input."""
 
 
-CODECS: dict[str, type] = {"PafCodec": PafCodec}
+CODECS: dict[str, type] = {"PafCodec": PafCodec, "TagsCodec": TagsCodec}

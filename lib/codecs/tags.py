@@ -7,6 +7,7 @@ the tags are is left to the network: its targets are only the cells at which eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -38,8 +39,9 @@ class TagsCodec(tags_decode.TagsOptions):
         base_size: larger side of the box around such a person's labelled keypoints, in pixels of the network's input.
         sigma_range: least and largest σ of a person, cells. (The original has the switch, but fails when it is on.)
         truncate: draw a keypoint at the middle of the cell ⌊coordinate / stride⌋, as published, instead of where it lies
-            between the cells. Its place is then known to half a cell only, and read half a pixel too far to the left and top,
-            which decoding makes good.
+            between the cells. What is read from such maps lies half a pixel too far left and up on average, see `shift`.
+        shift: pixels of the network's input by which decoding moves what it read right and down; None for half a pixel after
+            `truncate`, but not with `adjust="quarter"`, which has it already, and else for none.
         tags_at_half: the network has "tags_fine", too.
 
     Raises:
@@ -54,6 +56,7 @@ class TagsCodec(tags_decode.TagsOptions):
     base_size: float = 256.0
     sigma_range: tuple[float, float] = (1.0, 4.0)
     truncate: bool = False
+    shift: float | None = None
     tags_at_half: bool = False
 
     def __post_init__(self):
@@ -67,6 +70,7 @@ class TagsCodec(tags_decode.TagsOptions):
             "sigma": self.sigma > 0,
             "base_size": self.base_size > 0,
             "sigma_range": 0 < low <= high,
+            "shift": self.shift is None or math.isfinite(self.shift),
         }
         for option, fits in ranges.items():
             if not fits:
@@ -160,11 +164,20 @@ class TagsCodec(tags_decode.TagsOptions):
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input; see `lib.codecs.tags_decode.decode_tags`."""
-        return tags_decode.decode_tags(maps, self)
+        people = tags_decode.decode_tags(maps, self)
+        people.keypoints[..., :2] += self._shift * (people.keypoints[..., 2:] > 0)
+        return people
 
     def at_pixels(self, pixels_per_cell: float) -> TagsCodec:
         """The same codec for maps that were all enlarged to one cell per pixel, of which each old cell now fills so many."""
-        return replace(self, stride=1, fine_factor=1, upsample=1, sigma=self.sigma * pixels_per_cell)
+        shift = self._shift * pixels_per_cell / self.stride
+        return replace(self, stride=1, fine_factor=1, upsample=1, sigma=self.sigma * pixels_per_cell, shift=shift)
+
+    @property
+    def _shift(self) -> float:
+        if self.shift is not None:
+            return self.shift
+        return 0.5 if self.truncate and self.adjust != "quarter" else 0.0
 
     def _placed(self, people: Tensor, stride: int) -> Tensor:
         """People in cells, where the integer is a cell's centre."""

@@ -33,7 +33,7 @@ class CodecContract:
         raise NotImplementedError
 
     def maps(self, targets: dict[str, Tensor], image: int) -> dict[str, np.ndarray]:
-        """What a perfect network would predict for one image of the batch."""
+        """What a perfect network would predict for one image of the batch; override where targets are not maps alone."""
         return {name: values[image].numpy() for name, values in targets.items() if name != "mask"}
 
     @pytest.fixture
@@ -142,8 +142,7 @@ class CodecContract:
         people = torch.tensor(np.stack([figure(COCO17, (x, 110), 120, rng) for x in (80, 200)])[None])
         mirrored = people[:, :, COCO17.flip_index].clone()
         mirrored[..., 0] = width - 1 - mirrored[..., 0]
-        maps, turned = ({name: values.numpy() for name, values in codec.encode(p, None, self.size).items() if name != "mask"}
-                        for p in (people, mirrored))  # fmt: skip
+        maps, turned = (self.maps(codec.encode(p, None, self.size), 0) for p in (people, mirrored))
         turned = codec.flip(turned)
         for name, values in maps.items():
             assert turned[name].dtype == values.dtype
@@ -152,6 +151,22 @@ class CodecContract:
             np.testing.assert_allclose(turned[name][known], values[known], atol=1e-4)
         with pytest.raises(ValueError, match="'flow'"):
             codec.flip({"flow": np.zeros((1, 2, 4, 4))})
+
+    def test_a_mirror_image_that_agrees_changes_nobody(self, rng):
+        codec = self.codec(COCO17)
+        maps = self.some_maps(rng)
+        joined = codec.with_mirrored(maps, {name: values.copy() for name, values in maps.items()})
+        alone, both = codec.decode(maps), codec.decode(joined)
+        assert len(alone) == 2
+        np.testing.assert_allclose(both.keypoints, alone.keypoints, atol=1e-4)
+        np.testing.assert_allclose(both.scores, alone.scores, atol=1e-6)
+
+    def test_maps_have_their_strides(self, rng):
+        codec = self.codec(COCO17)
+        maps = self.some_maps(rng)
+        assert codec.strides == {name: self.size[0] / values.shape[1] for name, values in maps.items()}
+        assert min(codec.strides.values()) >= 1 and codec.stride in codec.strides.values()
+        assert set(codec.own_scale) <= set(maps)
 
     def test_wrong_shapes_are_named(self, rng):
         codec = self.codec(COCO17)
