@@ -13,24 +13,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
-from lib import ROOT, files
+from lib import ROOT, checkpoints, files
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_trt_pose, load_weights
-from lib.codecs.paf import PafCodec, lightweight_openpose_options
 from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
-from lib.metrics import METRICS, CocoScorer, people_to_results
+from lib.metrics import METRICS, CocoScorer, coco_output, people_to_results
 from lib.models.foreign import identify, read_foreign
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
+from lib.predict.published import check_published, has_old_decoder, published_predictor
 
 PROTOCOLS = ("all", "with_people")
 RULES = ("ours", "published")
-PUBLISHED_SIZE = (368, 368)
+PUBLIC_FILES = (".pth", ".pt", ".tar")
 PEOPLE_PER_IMAGE = 20
 """COCO's score looks at the 20 surest of an image; what a bad network finds beyond is not kept."""
 
@@ -46,6 +48,7 @@ class Report:
         people: {image_id: People} as predicted, in pixels of the image.
         results: the same as COCO results.
         run_card: what was evaluated on what, with which settings and versions.
+        config: the arguments of `python -m lib evaluate` that give the same again.
     """
 
     metrics: dict[str, float]
@@ -54,6 +57,7 @@ class Report:
     people: dict[int, People]
     results: list[dict]
     run_card: dict
+    config: dict
 
     def worst_images(self, count: int = 6) -> list[dict]:
         """Rows of `per_image` with people, the least similar first."""
@@ -63,7 +67,7 @@ class Report:
         """What decides the figures, in one line."""
         card = self.run_card
         parts = [
-            "published rules" if card["rules"] == "published" else "our rules",
+            f"published rules of {card['rules_of']}" if card["rules"] == "published" else "our rules",
             f"{card['images']} of {card['of_images']} images",
         ]
         parts += [f"subset of {card['subset']}"] * bool(card["subset"])
@@ -94,14 +98,16 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
         predictor: the model with its settings; for the published rules one of `published_predictor`.
         annotations: COCO keypoint file; its skeleton (and sigmas) may differ from the model's, keypoints pair by name.
         images: folder of the pictures.
-        out_dir: where `coco_results.json`, `metrics.json`, `run_card.json` go; None writes nothing.
+        out_dir: where the files of `write_report` go; None writes nothing.
         category: name, where the file has several with keypoints.
-        protocol: "all" scores every image, "with_people" only those with an annotated person (trt_pose's own evaluation).
+        protocol: "all" scores every image, "with_people" only those with an annotated person (the evaluations of trt_pose and
+            of thawro/pytorch-human-pose).
         limit: only the first so many images of those that are to be scored.
         batch_size: images per network call.
         subset: only so many images, chosen as Lightweight OpenPose does while training (250 there); see `val_subset`.
-        rules: "ours", or "published": Lightweight OpenPose's, on all images, with 0.5 added to x and y and 1 as third
-            number of every keypoint found.
+        rules: "ours", or "published", see `lib.predict.published`: Lightweight OpenPose's, on all images, with 0.5 added to x
+            and y and 1 as third number of every keypoint found; or for heatmaps and tags HigherHRNet's on all images, and
+            thawro/pytorch-human-pose's on those with people.
         half_pixel: add 0.5 to x and y; None does what the rules say.
 
     Raises:
@@ -110,51 +116,34 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
     """
     _check_choice("protocol", protocol, PROTOCOLS)
     _check_choice("rules", rules, RULES)
-    published = rules == "published"
-    if published:
-        _check_published(predictor, protocol)
-    half_pixel = published if half_pixel is None else half_pixel
+    published = check_published(predictor, protocol) if rules == "published" else None
+    if half_pixel is None:
+        half_pixel = published is not None and published.half_pixel
     coco = read_coco(annotations, category)
     kind = category_named(coco, category, annotations)
     chosen = _chosen(coco, kind.id, protocol, subset, limit)
     if not chosen:
         raise ValueError(f"{annotations}: no image to score among {len(coco.images)} (protocol {protocol!r})")
     scorer = CocoScorer(coco, predictor.skeleton, category, [image.id for image in chosen])
-    card = run_card(predictor, annotations, rules=rules, half_pixel=half_pixel, protocol=protocol, subset=subset,
-                    limit=limit, images=len(chosen), of_images=len(coco.images), people_per_image=PEOPLE_PER_IMAGE,
+    choices = {"category": category, "protocol": protocol, "limit": limit, "subset": subset, "rules": rules,
+               "half_pixel": half_pixel}  # fmt: skip
+    card = run_card(predictor, annotations, **choices, rules_of=published and published.of, images=len(chosen),
+                    of_images=len(coco.images), people_per_image=PEOPLE_PER_IMAGE,
                     missing_keypoints=scorer.missing)  # fmt: skip
+    config = _config(predictor, annotations, images, batch_size=batch_size, **choices)
 
+    third = published.third if published else "score"
     people, results = {}, []
     paths = [Path(images) / image.file_name for image in chosen]
     for image, found in zip(chosen, _predicted(predictor, paths, batch_size)):
         people[image.id] = found
-        results += people_to_results(found, image.id, kind.id, half_pixel, "found" if published else "score")
+        results += people_to_results(found, image.id, kind.id, half_pixel, third)
     matches = scorer.match(results)
-    report = Report(scorer(results), scorer.per_keypoint(matches), _per_image(chosen, matches), people, results, card)
+    rows = _per_image(chosen, matches)
+    report = Report(scorer(results), scorer.per_keypoint(matches), rows, people, results, card, config)
     if out_dir is not None:
         write_report(report, out_dir, scorer.as_annotated(results))
     return report
-
-
-def published_predictor(model: Model | str | Path, device: str = "cpu", *, scales: Sequence[float] = (1.0,),
-                        flip_test: bool = False, old_decoder: bool = False) -> Predictor:  # fmt: skip
-    """A predictor that finds people as Lightweight OpenPose's evaluation does (Osokin 2018, arXiv:1811.12004).
-
-    Pictures are 368 high and at least as wide, with grey beside them, their maps are brought to the pictures' own
-    resolution and decoded there. That is slow, and only good for comparing with published figures.
-
-    Args:
-        model, device, flip_test: as for `Predictor`; the published figures are without flip test.
-        scales: the published multi-scale evaluation takes 0.5, 1, 1.5 and 2.
-        old_decoder: the decoder before December 2020, with which the published AP of 40 was measured.
-
-    Raises:
-        ValueError: the model has no part affinity fields, or a skeleton without the limbs of the method.
-    """
-    predictor = Predictor(model, device, flip_test=flip_test, input_size=PUBLISHED_SIZE, scales=scales, fit="height",
-                          maps_at="image")  # fmt: skip
-    predictor.codec = dataclasses.replace(predictor.codec, **_published_options(predictor, old_decoder))
-    return predictor
 
 
 def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
@@ -165,12 +154,13 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
         and {"name": Path(predictor.source).name, "sha256": file_sha256(predictor.source)},
         "provider": predictor.provider,
         "codec_options": predictor.codec.options,
-        "old_decoder": _decoder_of(predictor) == "old",
+        "old_decoder": has_old_decoder(predictor.codec),
         "flip_test": predictor.flip_test,
         "scales": list(predictor.scales),
         "input_size": list(predictor.input_size),
         "fit": predictor.fit_to,
         "maps_at": predictor.maps_at,
+        "precision": predictor.precision,
         "annotations": {"name": Path(annotations).name, "sha256": file_sha256(annotations)},
         **facts,
         "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "faster-coco-eval", "pose-workbook")},
@@ -180,7 +170,11 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
 
 
 def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping] | None = None) -> None:
-    """Write results, figures and run card as JSON files, each whole or not at all.
+    """Write what was found and how, each file whole or not at all.
+
+    These are `coco_results.json`, which any COCO program can score; `coco_output.txt`, the table as COCO's own evaluation
+    prints it; `metrics.json`; `run_card.json`; and `config.yaml`, with which `python -m lib evaluate --config=config.yaml`
+    does the same again.
 
     Args:
         report: what to write.
@@ -192,45 +186,95 @@ def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping]
     results = report.results if results is None else results
     for name, content in (("coco_results", results), ("metrics", metrics), ("run_card", report.run_card)):
         files.write(out_dir / f"{name}.json", json.dumps(content, indent=None if name == "coco_results" else 2))
+    files.write(out_dir / "coco_output.txt", coco_output(report.metrics))
+    files.write(out_dir / "config.yaml", yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True))
 
 
 def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_dir: str | None = None,
          category: str | None = None, protocol: str = "all", limit: int | None = None, device: str = "cpu",
          flip_test: bool = False, rules: str = "ours", half_pixel: bool | None = None, subset: int | None = None,
          scales: tuple[float, ...] = (1.0,), old_decoder: bool = False,
-         num_refinement_stages: int | None = None) -> None:  # fmt: skip
+         num_refinement_stages: int | None = None, input_size: list[int] | None = None, fit: str | None = None,
+         maps_at: str | None = None, codec: dict[str, Any] | None = None, precision: str = "fp32", batch_size: int = 8,
+         annotations: Path | None = None, images: Path | None = None) -> None:  # fmt: skip
     """Print the COCO table of a model on a dataset.
 
     Args:
-        model: .safetensors, .onnx or .plan file, or a public .pth of trt_pose or Lightweight OpenPose.
+        model: .safetensors, .onnx or .plan file, or a public .pth of trt_pose, Lightweight OpenPose or HigherHRNet.
         data_dir: folder as data/README.md describes.
         split: train or val.
-        out_dir: also write coco_results.json, metrics.json and run_card.json there.
+        out_dir: also write coco_results.json, coco_output.txt, metrics.json, run_card.json and config.yaml there; with
+            --config=config.yaml the same is done again.
         category: name, where the file has several with keypoints.
         protocol: "all" images, or only those "with_people".
         limit: only the first so many images.
         device: cpu, cuda, cuda:1.
         flip_test: average with the mirrored image.
-        rules: "ours", or "published" for Lightweight OpenPose's own evaluation.
-        half_pixel: add half a pixel to x and y; left out, the published rules do and ours do not.
+        rules: "ours", or "published" for the evaluation of Lightweight OpenPose, or of HigherHRNet (with
+            --protocol=with_people of pytorch-human-pose).
+        half_pixel: add half a pixel to x and y; left out, Lightweight OpenPose's published rules do and others do not.
         subset: only so many images, chosen as Lightweight OpenPose does (250).
-        scales: sizes of the picture whose maps are averaged, [0.5,1,1.5,2] for the published multi-scale evaluation.
-        old_decoder: with the published rules, the decoder of 2019.
+        scales: sizes of the picture whose maps are averaged; published are [0.5,1,1.5,2] for Lightweight OpenPose, [0.5,1,2]
+            for HigherHRNet.
+        old_decoder: with the published rules, Lightweight OpenPose's decoder of 2019.
         num_refinement_stages: leave out those after so many (the published figure of the third training step is with 1).
+        input_size: [height,width] instead of the model's own, or one number for both.
+        fit: how pictures get to that size: "model", "height" or "short"; left out, "model", or what the published rules say.
+        maps_at: resolution at which maps are read: "input", "pixels" or "image"; left out, likewise.
+        codec: decode options, each as --codec.NAME=VALUE: --codec.detection_threshold, --codec.tag_threshold and others of
+            heatmaps and tags, --codec.peak_threshold, --codec.link_threshold and others of part affinity fields.
+        precision: fp32 or bf16.
+        batch_size: images per network call.
+        annotations: COCO keypoint file, with images in place of data_dir and split.
+        images: folder of its pictures.
     """
     _check_choice("rules", rules, RULES)
     if old_decoder and rules != "published":
         raise ValueError("old_decoder belongs to the published rules: add --rules=published")
-    annotations, images = find_split(ROOT / data_dir, split)
+    if (annotations is None) != (images is None):
+        raise ValueError("annotations and images go together, in place of data_dir and split: give both or neither")
+    if annotations is None:
+        annotations, images = find_split(ROOT / data_dir, split)
+    size = None if input_size is None else (input_size[0], input_size[-1])
     network = _readable(model, num_refinement_stages)
     if rules == "published":
-        predictor = published_predictor(network, device, scales=scales, flip_test=flip_test, old_decoder=old_decoder)
+        _check_nothing_else(fit=fit, maps_at=maps_at, codec=codec, precision=None if precision == "fp32" else precision)
+        predictor = published_predictor(network, device, scales=scales, flip_test=flip_test, old_decoder=old_decoder,
+                                        protocol=protocol, input_size=size)  # fmt: skip
     else:
-        predictor = Predictor(network, device, flip_test=flip_test, scales=scales)
+        predictor = Predictor(network, device, flip_test=flip_test, scales=scales, input_size=size, fit=fit or "model",
+                              maps_at=maps_at or "input", codec_options=codec, precision=precision)  # fmt: skip
     predictor.source = model
-    report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit,
+    report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit, batch_size,
                       subset=subset, rules=rules, half_pixel=half_pixel)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
+
+
+def _config(predictor: Predictor, annotations: str | Path, images: str | Path, **choices) -> dict:
+    """Arguments of `main` that repeat an evaluation; a model in memory has no file, and one must be named then."""
+    source = predictor.source and Path(predictor.source).resolve()
+    config = {"model": source and str(source), "annotations": str(Path(annotations).resolve()),
+              "images": str(Path(images).resolve()), **choices, "device": predictor.device,
+              "flip_test": predictor.flip_test, "scales": list(predictor.scales),
+              "old_decoder": choices["rules"] == "published" and has_old_decoder(predictor.codec)}  # fmt: skip
+    stages = predictor.metadata["network"]["options"].get("num_refinement_stages")
+    if stages is not None and source and source.suffix in (".safetensors", *PUBLIC_FILES):
+        config["num_refinement_stages"] = stages
+    free = source is None or source.suffix in (".safetensors", *PUBLIC_FILES)
+    config["input_size"] = list(predictor.input_size) if free else None
+    if choices["rules"] == "ours":
+        options = json.loads(json.dumps(predictor.codec.options))  # tuples become lists
+        config |= {"fit": predictor.fit_to, "maps_at": predictor.maps_at, "codec": options,
+                   "precision": predictor.precision}  # fmt: skip
+    return config
+
+
+def _check_nothing_else(**options) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"the published rules say what {', '.join(given)} must be: leave out --{given[0]}, or use --rules=ours"
+        )
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
@@ -267,10 +311,12 @@ def _per_image(images: Sequence[Image], matches: Sequence[dict]) -> list[dict]:
 
 def _readable(path: Path, num_refinement_stages: int | None) -> Model | Path:
     """A public checkpoint, or one of ours with fewer refinement stages, as a model in memory; any other file as it is."""
-    if path.suffix == ".pth":
+    if path.suffix in PUBLIC_FILES:
         kind, what = identify(read_foreign(path))
         if kind == "trt_pose" and num_refinement_stages is None:
             return load_trt_pose(path)
+        if kind == "higherhrnet" and num_refinement_stages is None:
+            return checkpoints.load_higherhrnet(path)
         if kind != "lightweight_openpose":
             raise ValueError(f"{path} cannot be evaluated like this: {what}")
         return load_lightweight_openpose(
@@ -289,38 +335,6 @@ def _readable(path: Path, num_refinement_stages: int | None) -> Model | Path:
     network = LightweightOpenPose(model.network.skeleton, **options)
     load_weights(network, path)
     return dataclasses.replace(model, network=network.eval())
-
-
-def _published_options(predictor: Predictor, old_decoder: bool) -> dict:
-    if not isinstance(predictor.codec, PafCodec):
-        raise ValueError(f"the published rules are Lightweight OpenPose's and read part affinity fields; this model has the "
-                         f"codec {predictor.metadata['codec']['name']}: use rules='ours' (scales, flip_test and half_pixel "
-                         "work with any)")  # fmt: skip
-    return {**lightweight_openpose_options(predictor.skeleton, old_decoder), "score": "openpose", "upsample": 1}
-
-
-def _decoder_of(predictor: Predictor) -> str:
-    """Whose decoder it is: "published", "old" or "ours"."""
-    for name in ("published", "old") if isinstance(predictor.codec, PafCodec) else ():
-        options = _published_options(predictor, name == "old")
-        if dataclasses.replace(predictor.codec, **options) == predictor.codec:
-            return name
-    return "ours"
-
-
-def _check_published(predictor: Predictor, protocol: str) -> None:
-    if protocol != "all":
-        raise ValueError(
-            f"the published rules score all images, also those without people; leave out protocol={protocol!r}"
-        )
-    _published_options(predictor, False)
-    wrong = [f"input_size {tuple(predictor.input_size)}"] * (tuple(predictor.input_size) != PUBLISHED_SIZE)
-    wrong += [f"fit {predictor.fit_to!r}"] * (predictor.fit_to != "height")
-    wrong += [f"maps_at {predictor.maps_at!r}"] * (predictor.maps_at != "image")
-    wrong += ["another decoder"] * (_decoder_of(predictor) == "ours")
-    if wrong:
-        raise ValueError(f"this predictor does not follow the published rules ({', '.join(wrong)}): make it with "
-                         "lib.evaluate.published_predictor(model)")  # fmt: skip
 
 
 def _columns(names, values) -> str:

@@ -37,6 +37,21 @@ def people_to_results(people: People, image_id: int, category_id: int = 1, half_
     ]
 
 
+def coco_output(metrics: Mapping[str, float]) -> str:
+    """The figures as COCO's own evaluation prints them, ten lines.
+
+    Args:
+        metrics: of `METRICS`, 0..1, −1 where no person of that size exists.
+    """
+    kinds = {"AP": "Average Precision  (AP)", "AR": "Average Recall     (AR)"}
+    rows = []
+    for name in METRICS:
+        overlap = {"50": "0.50     ", "75": "0.75     "}.get(name[2:], "0.50:0.95")
+        area = {"m": "medium", "l": " large"}.get(name[2:], "   all")
+        rows.append(f" {kinds[name[:2]]} @[ IoU={overlap:<9} | area={area} | maxDets= 20 ] = {metrics[name]:0.3f}\n")
+    return "".join(rows)
+
+
 class CocoScorer:
     """Scores predictions against one annotation file.
 

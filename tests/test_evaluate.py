@@ -116,14 +116,14 @@ def test_published_rules(tmp_path, any_eights):
     assert card["input_size"] == [368, 368] and card["codec_options"]["score"] == "openpose" and not card["old_decoder"]
     numbers = np.array([r["keypoints"] for r in report.results]).reshape(-1, 3)
     assert set(numbers[:, 2]) == {1.0} and (numbers[:, :2] % 1 == 0.5).all(), "whole pixels and a half"
-    assert report.rules() == "published rules, 12 of 12 images, half a pixel added"
+    assert report.rules() == "published rules of Lightweight OpenPose, 12 of 12 images, half a pixel added"
     assert json.loads((tmp_path / "metrics.json").read_text())["rules"] == report.rules()
 
 
 def test_figures_by_other_rules_say_so(poles, any_eights):
     other = published_predictor(dot_model(), scales=(0.5, 1.0), flip_test=True, old_decoder=True)
     report = evaluate(other, poles / "poles.json", poles / "images", limit=2, rules="published", half_pixel=False)
-    assert report.rules() == "published rules, 2 of 12 images, old decoder, scales 0.5 1, flip test"
+    assert report.rules() == "published rules of Lightweight OpenPose, 2 of 12 images, old decoder, scales 0.5 1, flip test"
     assert report.run_card["scales"] == [0.5, 1.0] and report.run_card["old_decoder"] and report.run_card["limit"] == 2
 
 
@@ -144,7 +144,7 @@ def test_the_subset_is_the_published_choice(poles):
 
 def test_published_rules_need_their_predictor(poles, any_eights):
     files = poles / "poles.json", poles / "images"
-    with pytest.raises(ValueError, match="fit 'model'.*another decoder.*published_predictor"):
+    with pytest.raises(ValueError, match="Lightweight OpenPose's published rules .*fit 'model'.*another decoder.*published_predictor"):
         evaluate(Predictor(dot_model()), *files, rules="published")
     with pytest.raises(ValueError, match="all images"):
         evaluate(published_predictor(dot_model()), *files, rules="published", protocol="with_people")
@@ -152,13 +152,13 @@ def test_published_rules_need_their_predictor(poles, any_eights):
         evaluate(Predictor(dot_model()), *files, rules="theirs")
 
 
-def test_published_rules_need_part_affinity_fields(poles):
-    class Tags:
+def test_published_rules_are_there_for_some_codecs(poles):
+    class Offsets:
         stride, options = 4, {}
 
     predictor = Predictor(dot_model())
-    predictor.codec, predictor.metadata = Tags(), {**predictor.metadata, "codec": {"name": "TagCodec"}}
-    with pytest.raises(ValueError, match="TagCodec: use rules='ours'"):
+    predictor.codec = Offsets()
+    with pytest.raises(ValueError, match="codec Offsets, only for .*use rules='ours'"):
         evaluate(predictor, poles / "poles.json", poles / "images", rules="published")
 
 
@@ -188,7 +188,7 @@ def test_the_command_follows_published_rules(poles, tmp_path, capsys, dots_can_b
     checkpoint = save_model(tmp_path / "dots.safetensors", dot_model())
     run = ["evaluate", str(checkpoint), f"--data_dir={poles}", "--limit=2", f"--out_dir={tmp_path}"]
     assert command([*run, "--rules=published", "--scales=[0.5,1]", "--half_pixel=false"]) == 0
-    assert "published rules, 2 of 12 images, scales 0.5 1\n" in capsys.readouterr().out
+    assert "published rules of Lightweight OpenPose, 2 of 12 images, scales 0.5 1\n" in capsys.readouterr().out
     card = json.loads((tmp_path / "run_card.json").read_text())
     assert card["model_file"]["name"] == "dots.safetensors"
     assert command([*run, "--old_decoder=true"]) == 1

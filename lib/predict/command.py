@@ -93,7 +93,9 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     if start < 0 or (stop is not None and stop <= start):
         raise ValueError(f"frames {start} … {stop} are none: start counts from 0 and stop comes behind it")
     if input_size is not None and len(input_size) > 2:
-        raise ValueError(f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}")
+        raise ValueError(
+            f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}"
+        )
     opened = open_source(source, without=Path(out))
     predictor = Predictor(model, device, flip_test=flip_test, scales=scales, fit=fit, maps_at=maps_at, codec_options=codec,
                           input_size=input_size and (input_size[0], input_size[-1]))  # fmt: skip

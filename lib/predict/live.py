@@ -221,7 +221,9 @@ class LiveView(widgets.VBox):
                 k = skeleton.num_keypoints
                 picture = tag_overlay(picture, self._maps("tags")[:k], self._maps("heatmaps")[:k])
             if self.skeletons.value:
-                picture = draw_people(picture, people, skeleton, self.keypoint_score.value, by_track=self.tracking.value)
+                picture = draw_people(
+                    picture, people, skeleton, self.keypoint_score.value, by_track=self.tracking.value
+                )
         with timed(self._seconds, "send"):
             self.frame = picture
             self.screen.value = cv2.imencode(".jpg", picture[..., ::-1], _QUALITY)[1].tobytes()
