@@ -351,7 +351,7 @@ def draw_skeleton(skeleton: Skeleton) -> Figure:
 
 
 def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
-    """Curves of a training run: losses on the left (logarithmic), AP, AP50, AP75 and AR on the right.
+    """Curves of a training run: losses on the left (logarithmic), AP, AP50, AP75 and AR, or top-1 and top-5, on the right.
 
     Args:
         history: the CSV file which the trainer writes, or its rows as dicts. Every column with `loss` in its name, and
@@ -360,10 +360,10 @@ def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
     rows = _read_rows(history)
     keys = dict.fromkeys(key for row in rows for key in row)
     losses = [key for key in keys if "loss" in key.lower()]
-    scores = [key for key in ("AP", "AP50", "AP75", "AR") if key in keys]
+    scores = [key for key in ("AP", "AP50", "AP75", "AR", "top1", "top5") if key in keys]
     x_key = next((key for key in ("step", "epoch") if key in keys), None)
     figure, axes = _subplots(1, 2, (11, 3.6))
-    for axis, group, label in zip(axes.flat, (losses, scores), ("loss", "AP, AR")):
+    for axis, group, label in zip(axes.flat, (losses, scores), ("loss", "top-1, top-5" if "top1" in keys else "AP, AR")):
         for key, colour in zip(group, CURVES * len(group)):
             x, y = _curve(rows, x_key, key)
             axis.plot(x, y, marker="o" if len(x) < 40 else "", markersize=3, color=colour, label=key)
