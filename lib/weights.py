@@ -95,7 +95,9 @@ def _compare(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], repeated
     fresh_parts, dropped = ours - theirs, theirs - ours
     return LoadReport(
         loaded=tuple(key for key in wanted if key in fits),
-        missing=tuple(key for key in wanted if key not in common and _part(key, repeated) not in fresh_parts),
+        # older files do not have the counters of batch norms, on which nothing depends
+        missing=tuple(key for key in wanted if key not in common and not key.endswith("num_batches_tracked")
+                      and _part(key, repeated) not in fresh_parts),
         unused=tuple(key for key in state if key not in common and _part(key, repeated) not in dropped),
         mismatched=tuple(f"{key}: file {list(state[key].shape)}, network {list(wanted[key].shape)}"
                          for key in wanted if key in common - fits),
@@ -106,9 +108,11 @@ def _compare(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], repeated
 
 
 def _part(key: str, repeated: tuple[str, ...]) -> str | None:
-    """The stage that a tensor belongs to, as "stages.3", where `repeated` names "stages"."""
+    """The stage that a tensor belongs to, as "stages.3" (or "stages", if it has no number), where `repeated` names "stages"."""
     name, number, *_ = f"{key}..".split(".")
-    return f"{name}.{number}" if name in repeated else None
+    if name not in repeated:
+        return None
+    return f"{name}.{number}" if number.isdigit() else name
 
 
 def _parts(state: Iterable[str], repeated: tuple[str, ...]) -> set[str]:
@@ -132,10 +136,13 @@ def _carry(network: nn.Module, state: Mapping[str, Tensor], source: Skeleton, pa
     for prefix, layout in getattr(network, "inputs", {}).items():
         key = f"{prefix}.weight"
         if key in state:
-            carried[key] = _carry_inputs(state[key], new[key], layout, pairs, counts, f"{path}: {key}")
+            # a deconvolution's weights have the input channels in front
+            turn = 0 if isinstance(network.get_submodule(prefix), nn.ConvTranspose2d) else 1
+            tensors = (values.transpose(turn, 1) for values in (state[key], new[key]))
+            carried[key] = _carry_inputs(*tensors, layout, pairs, counts, f"{path}: {key}").transpose(turn, 1)
     names = [name for name, pair in zip(target.keypoints, pairs["keypoints"]) if pair is None]
-    limbs = [f"{target.keypoints[a]}–{target.keypoints[b]}"
-             for (a, b), pair in zip(target.limbs, pairs["limbs"]) if pair is None]  # fmt: skip
+    limbs = [f"{target.keypoints[a]}–{target.keypoints[b]}" for (a, b), pair in zip(target.limbs, pairs["limbs"])
+             if pair is None and "limbs" in network.outputs.values()]  # fmt: skip
     return carried, {"fresh_keypoints": tuple(names), "fresh_limbs": tuple(limbs)}
 
 

@@ -8,7 +8,7 @@ A network is an `nn.Module(skeleton, **options)` with
   `input_multiple` (H and W must be multiples of it);
 - `outputs`: state-dict prefix of each last layer → "keypoints", "keypoints+background" or "limbs", what its channels stand
   for. This is all that `lib.weights` needs to carry a head over to another skeleton; a network that reads maps back in
-  also says where, with `inputs`, and one with stages of which there may be more or fewer names them with `repeated`.
+  also says where, with `inputs`, and one with stages of which there may be more or fewer, or none, names them with `repeated`.
 
 In training mode `forward` may return maps of further stages, as `heatmaps_0` and so on, each with its loss. A network whose
 maps have several resolutions has `strides`, pixels per cell of each map by name; `stride` is then the coarsest.

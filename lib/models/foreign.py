@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,16 +16,31 @@ READ_WITH = {
     "lightweight_openpose": "a checkpoint of Lightweight OpenPose; load_lightweight_openpose reads it, and load_weights for "
     "a LightweightOpenPose",
     "mobilenet": "a MobileNet classifier; give it to LightweightOpenPose as `pretrained=`",
+    "hrnet": "an HRNet classifier, or its trunk; load_hrnet reads a classifier, load_weights for an HRNetClassifier or a "
+    "HigherHRNet the trunk, and both take it as `pretrained=`",
+    "higherhrnet": "a HigherHRNet; load_higherhrnet reads it, and load_weights for a HigherHRNet",
     "imagenet": "an ImageNet classifier, give it to the network as `pretrained=` instead",
 }
 """Kinds of files this project reads, and how."""
 
 _CLASSIFIERS = ("fc.weight", "classifier.weight", "classifier.1.weight")
 _TRT_POSE = ("0.resnet.", "0.densenet.features.", "0.backbone.layers.")
+_HRNET = ("stage2.0.branches.0.0.", "backbone.stage2.0.branches.0.0.", "backbone.stages.1.blocks.0.scales_blocks.0.0.")
+_HIGHERHRNET = ("final_layers.0.weight", "keypoint_head.final_layers.0.weight", "init_heatmaps_head.weight")
+_PREFIXES = ("module.", "_orig_mod.", "net.", "1.")
+
+# Training states hold the state of NumPy's random numbers. What rebuilds a plain array or number from bytes runs no other code;
+# arrays of objects stay locked out, their dtype's class is not among these.
+_RECONSTRUCT, _SCALAR = (np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()[0])
+_PLAIN_ARRAYS: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(code)) for code in "?bhilqBHILQefd")]
+_PLAIN_ARRAYS += [(function, f"numpy.{package}.multiarray.{function.__name__}") for function in (_RECONSTRUCT, _SCALAR)
+                  for package in ("core", "_core")]  # fmt: skip
 
 
 def read_foreign(path: str | Path) -> Any:
-    """What stands in a file that `torch.save` wrote, old format or new, on the CPU; only tensors and plain values are opened.
+    """What stands in a file that `torch.save` wrote, old format or new, on the CPU.
+
+    Only tensors, plain values and NumPy's arrays of numbers are opened.
 
     Raises:
         FileNotFoundError: no such file.
@@ -37,7 +53,8 @@ def read_foreign(path: str | Path) -> Any:
         start = file.read(512).lstrip()
         file.seek(0)
         try:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_PLAIN_ARRAYS):
+                return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a file of another kind can fail in any way
             why = "it is cut short or of another kind"
             if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":
@@ -66,7 +83,7 @@ def identify(content: Any) -> tuple[str | None, str]:
     state = bare_state(content)
     kind = _kind(state)
     # trt_pose's own files are bare; elsewhere a wrapper is the training state of somebody
-    if kind in ("lightweight_openpose", "mobilenet") or state is content and kind:
+    if kind in ("lightweight_openpose", "mobilenet", "hrnet", "higherhrnet") or state is content and kind:
         return kind, f"it is {READ_WITH[kind]}"
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(wrapper), Mapping):
@@ -76,10 +93,19 @@ def identify(content: Any) -> tuple[str | None, str]:
 
 
 def bare_state(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict inside a training checkpoint, without the `module.` that DataParallel puts in front of every name."""
-    state = content["state_dict"] if isinstance(content.get("state_dict"), Mapping) else content
-    if all(isinstance(key, str) and key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
+    """The state dict inside a training checkpoint, without what wrappers of the network put in front of every name.
+
+    Those are `module.` (DataParallel), `_orig_mod.` (compiled), `net.` and `1.` (a cast to half precision in front).
+    """
+    state, module = content, content.get("module")
+    if isinstance(module, Mapping) and isinstance(module.get("model"), Mapping):
+        state = module["model"]
+    else:
+        # under "model" stands the network's name as often as its weights
+        inner = [content[key] for key in ("state_dict", "best_state_dict", "model") if isinstance(content.get(key), Mapping)]
+        state = inner[0] if inner else content
+    while state and (prefix := _common_prefix(state)):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 
@@ -91,12 +117,20 @@ def only_tensors(state: Mapping[str, Any], path: str | Path) -> dict[str, Tensor
     return dict(state)
 
 
+def _common_prefix(state: Mapping[str, Any]) -> str | None:
+    if not all(isinstance(key, str) for key in state):
+        return None
+    return next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), None)
+
+
 def _kind(state: Mapping[str, Any]) -> str | None:
     if "cpm.align.0.weight" in state or "initial_stage.trunk.0.0.weight" in state:
         return "lightweight_openpose"
     if "model.0.0.weight" in state and "model.11.3.weight" in state:
         return "mobilenet"
     names = [key for key in state if isinstance(key, str)]
+    if any(key.startswith(_HRNET) for key in names):
+        return "higherhrnet" if any(key in state for key in _HIGHERHRNET) else "hrnet"
     if any(key.startswith(_TRT_POSE) for key in names) and any(key.startswith("1.cmap_conv") for key in names):
         return "trt_pose"
     return "imagenet" if any(key in state for key in _CLASSIFIERS) else None

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.models.grouping_loss import grouping_loss
-from lib.models.hrnet import Basic, HRNet, check_counts, pretrained_path
+from lib.models.grouping_loss import KINDS, grouping_loss
+from lib.models.hrnet import Basic, HRNet, check_counts, check_modules, pretrained_path
 from lib.models.hrnet_public import load_trunk
 from lib.models.images import ImageNetNormalise, check_images
 from lib.skeleton import Skeleton
@@ -44,6 +44,7 @@ class HigherHRNet(nn.Module):
     """
 
     stride, input_multiple = 4, 32
+    repeated = ("tags_fine",)
 
     def __init__(self, skeleton: Skeleton, width: int = 32, tags_at_half: bool = False, tag_per_keypoint: bool = True,
                  push: float = 1e-3, pull: float = 1e-3, kind: str = "exp", blocks: int = 4,
@@ -51,6 +52,12 @@ class HigherHRNet(nn.Module):
                  pretrained: bool | str = False):  # fmt: skip
         super().__init__()
         check_counts(refine_blocks=refine_blocks)
+        check_modules(modules)
+        if kind not in KINDS:
+            raise ValueError(f"kind of the grouping loss is one of {', '.join(KINDS)}, got {kind!r}")
+        for name, weight in (("push", push), ("pull", pull)):
+            if not isinstance(weight, (int, float)) or not weight >= 0:
+                raise ValueError(f"{name} is the weight of a loss, 0 or more, got {weight!r}")
         self.skeleton = skeleton
         self.options: dict[str, Any] = {
             "width": width, "tags_at_half": tags_at_half, "tag_per_keypoint": tag_per_keypoint, "push": push, "pull": pull,
@@ -105,16 +112,16 @@ class HigherHRNet(nn.Module):
 
         Returns:
             heatmaps (N, K, H/4, W/4) and heatmaps_fine (N, K, H/2, W/2), about 0..1 and not clipped; tags (N, K, H/4, W/4),
-            any numbers, and with `tags_at_half` also tags_fine (N, K, H/2, W/2). A shared tag map stands there K times.
+            any numbers, and with `tags_at_half` also tags_fine (N, K, H/2, W/2); one channel where all keypoints share a map.
         """
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             check_images(images, self.input_multiple)
         features = self.trunk(self.normalise(images))[0]
         heatmaps, tags = self.heatmaps(features), self.tags(features)
         fine = self.refine(self.enlarge(torch.cat([features, heatmaps, tags], dim=1)))
-        maps = {"heatmaps": heatmaps, "tags": self._per_keypoint(tags), "heatmaps_fine": self.heatmaps_fine(fine)}
+        maps = {"heatmaps": heatmaps, "tags": tags, "heatmaps_fine": self.heatmaps_fine(fine)}
         if self.tags_fine is not None:
-            maps["tags_fine"] = self._per_keypoint(self.tags_fine(fine))
+            maps["tags_fine"] = self.tags_fine(fine)
         return maps
 
     def loss(self, maps: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -147,6 +154,3 @@ class HigherHRNet(nn.Module):
     def _grouping(self, tags: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
         push, pull = grouping_loss(tags.float(), cells, kind=self.options["kind"])
         return self.options["push"] * push, self.options["pull"] * pull
-
-    def _per_keypoint(self, tags: Tensor) -> Tensor:
-        return tags.expand(-1, self.skeleton.num_keypoints, -1, -1)

@@ -42,6 +42,7 @@ class HRNetClassifier(nn.Module):
     """
 
     input_multiple = 32
+    repeated = ("classify",)
 
     def __init__(self, classes: int | Sequence[str], width: int = 32, blocks: int = 4, modules: Sequence[int] = (1, 4, 3),
                  stem: int = 64, bottlenecks: int = 4, head: int = 32, features: int = 2048,
@@ -49,6 +50,7 @@ class HRNetClassifier(nn.Module):
         super().__init__()
         self.classes = _class_names(classes)
         check_counts(head=head, features=features)
+        check_modules(modules)
         self.options: dict[str, Any] = {
             "width": width, "blocks": blocks, "modules": list(modules), "stem": stem, "bottlenecks": bottlenecks,
             "head": head, "features": features, "pretrained": False,
@@ -101,9 +103,7 @@ class HRNet(nn.Module):
                  bottlenecks: int = 4, all_scales: bool = True):  # fmt: skip
         super().__init__()
         check_counts(width=width, blocks=blocks, stem=stem, bottlenecks=bottlenecks)
-        if not 1 <= len(modules) <= 3 or any(type(count) is not int or count < 1 for count in modules):
-            raise ValueError(f"modules are one to three whole numbers from 1 up, one for each stage behind the first, "
-                             f"got {modules!r}; published is [1, 4, 3]")  # fmt: skip
+        check_modules(modules)
         self.channels = tuple(width << i for i in range(len(modules) + 1))
         self.stem = nn.Sequential(conv(3, stem, 3, stride=2), conv(stem, stem, 3, stride=2))
         single = EXPANSION * stem
@@ -198,6 +198,18 @@ def check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} is a whole number from 1 up, got {value!r}")
+
+
+def check_modules(modules: Sequence[int]) -> None:
+    """Refuse a trunk of another depth than two to four stages.
+
+    Raises:
+        ValueError: with what is published.
+    """
+    fits = isinstance(modules, (list, tuple)) and 1 <= len(modules) <= 3
+    if not fits or any(type(count) is not int or count < 1 for count in modules):
+        raise ValueError(f"modules are one to three whole numbers from 1 up, one for each stage behind the first, got {modules!r}; "
+                         "published is [1, 4, 3]")  # fmt: skip
 
 
 def pretrained_path(pretrained: bool | str):

@@ -1,0 +1,31 @@
+"""Checkpoints: one safetensors file that is enough to predict (`model`), and the weights of others (`public`)."""
+
+from lib.checkpoints.model import (
+    Classifier,
+    Model,
+    file_sha256,
+    load_classifier,
+    load_model,
+    model_from_metadata,
+    save_classifier,
+    save_model,
+)
+from lib.checkpoints.public import load_higherhrnet, load_hrnet, load_lightweight_openpose, load_trt_pose, load_weights
+from lib.models.own import FORMAT
+
+__all__ = [
+    "FORMAT",
+    "Classifier",
+    "Model",
+    "file_sha256",
+    "load_classifier",
+    "load_higherhrnet",
+    "load_hrnet",
+    "load_lightweight_openpose",
+    "load_model",
+    "load_trt_pose",
+    "load_weights",
+    "model_from_metadata",
+    "save_classifier",
+    "save_model",
+]
