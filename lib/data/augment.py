@@ -9,10 +9,13 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import torch
+
+from lib.people import cells_to_pixels, invert_affine
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 _REDUCED = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
@@ -34,16 +37,31 @@ class Augment:
         rotation: largest angle in degrees, both ways; 11.5° is trt_pose's 0.2 rad.
         translation: largest shift as a fraction of the input's width and height, each axis on its own.
         flip: probability of mirroring.
+        window: HigherHRNet's way instead: the input is a window on the picture, of the input's shape, and `scale` the range
+            of its size; 2 shows twice as much at half the size. "short": the window of size 1 is the largest that lies within
+            the picture (of a square input, the picture's short side wide); "long": the smallest that holds all of it. The
+            window moves along the picture's axes, by up to `translation` of its size, and then turns about its own middle.
+        mask_padding: what lies outside the picture is not supervised; otherwise it teaches that nobody is there.
 
     The figure is rotated in pixels, so nobody is sheared by it, whatever the shape of the picture.
+
+    HigherHRNet's samples are `Augment((0.75, 1.5), 30, 0.2, 0.5, window="short", mask_padding=True)`. Three things of the
+    original are left out. Its middle of a picture lies half a pixel beside ours. It mirrors the coordinates of each map by
+    size − 1 − x, cells as if they were pixels, so that the targets of mirrored pictures lie one pixel beside the picture at
+    stride 2 and three at stride 4. And it validates on the middle square of each picture, people beyond it unseen, where
+    ours is validated on the whole picture, as it is used.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
     rotation: float = 11.5
     translation: float = 0.2
     flip: float = 0.5
+    window: Literal["short", "long"] | None = None
+    mask_padding: bool = False
 
     def __post_init__(self):
+        if self.window not in (None, "short", "long"):
+            raise ValueError(f"Augment: window is short, long or nothing, got {self.window!r}")
         low, high = self.scale
         object.__setattr__(self, "scale", (float(low), float(high)))
         if not 0 < low <= high:
@@ -75,8 +93,13 @@ class Augment:
         shift_x = self.translation * (2 * shift_x - 1) * input_size[1]
         shift_y = self.translation * (2 * shift_y - 1) * input_size[0]
         flipped = mirror < self.flip
-        fit_x, fit_y = _fit_scales(image_size, input_size, keep_aspect_ratio)
-        cos, sin, mirror = zoom * math.cos(angle), zoom * math.sin(angle), -1 if flipped else 1
+        fit_x, fit_y = _fit_scales(image_size, input_size, keep_aspect_ratio, inside=self.window == "short")
+        cos, sin, mirror = math.cos(angle), math.sin(angle), -1 if flipped else 1
+        if self.window:
+            zoom = 1 / zoom
+            # moved along the picture's axes: the shift turns with the picture
+            shift_x, shift_y = cos * shift_x - sin * shift_y, sin * shift_x + cos * shift_y
+        cos, sin = zoom * cos, zoom * sin
         a, b, c, d = fit_x * cos * mirror, -fit_x * sin, fit_y * sin * mirror, fit_y * cos
         return _around_centres(a, b, c, d, image_size, input_size, shift_x, shift_y), flipped
 
@@ -94,6 +117,24 @@ def fit_affine(image_size: tuple[int, int], input_size: tuple[int, int], keep_as
     """
     x, y = _fit_scales(image_size, input_size, keep_aspect_ratio)
     return _around_centres(x, 0, 0, y, image_size, input_size)
+
+
+def in_picture(affine: np.ndarray, picture: tuple[int, int], cells: tuple[int, int], stride: int) -> np.ndarray:
+    """Which cells of a map of the input have their centre in the picture.
+
+    Args:
+        affine: (2, 3) original → input.
+        picture: (H, W) of the original.
+        cells: (h, w) of the map.
+        stride: pixels of the input per cell.
+
+    Returns:
+        (h, w) bool.
+    """
+    (a, b, x), (c, d, y) = invert_affine(affine)
+    i, j = (cells_to_pixels(axis, stride) for axis in np.ogrid[: cells[0], : cells[1]])
+    x, y = a * j + b * i + x, c * j + d * i + y
+    return (x >= -0.5) & (x < picture[1] - 0.5) & (y >= -0.5) & (y < picture[0] - 0.5)
 
 
 def warp(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int], background: int = 0) -> np.ndarray:
@@ -232,9 +273,10 @@ def _colour_matrix(saturation: torch.Tensor, turns: torch.Tensor) -> torch.Tenso
     return (saturation * same + (1 - saturation) * _LUMA.to(turns.device)) @ hue
 
 
-def _fit_scales(image_size, input_size, keep_aspect_ratio: bool) -> tuple[float, float]:
+def _fit_scales(image_size, input_size, keep_aspect_ratio: bool, inside: bool = False) -> tuple[float, float]:
     y, x = input_size[0] / image_size[0], input_size[1] / image_size[1]
-    return (min(x, y), min(x, y)) if keep_aspect_ratio else (x, y)
+    one = max(x, y) if inside else min(x, y)
+    return (one, one) if keep_aspect_ratio else (x, y)
 
 
 def _around_centres(a, b, c, d, image_size, input_size, shift_x=0.0, shift_y=0.0) -> np.ndarray:

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from lib.data.augment import Augment, fit_affine, read_image, read_reduced, reduced_affine, reduction_for, warp
+from lib.data.augment import (
+    Augment,
+    fit_affine,
+    in_picture,
+    read_image,
+    read_reduced,
+    reduced_affine,
+    reduction_for,
+    warp,
+)
 from lib.data.coco import CocoFile, category_named
 from lib.data.index import LabelIndex
 from lib.people import apply_affine
@@ -171,10 +180,13 @@ class CocoKeypoints(KeypointSamples):
         keep_aspect_ratio: letterbox instead of stretching.
         mask_stride: pixels per cell of the mask, the network's stride.
         mask_unlabelled: ignore crowds, people without keypoints and people outside min_area..max_area, instead of
-            teaching that nobody is there. The bars around the picture stay supervised: nobody is there.
+            teaching that nobody is there. The bars around the picture stay supervised, unless `augment` masks them: nobody
+            is there.
         min_area: smallest person kept, as a fraction of the picture's area.
         max_area: largest.
         only_with_people: leave out the pictures without a kept person.
+        unlabelled_pictures: do not leave out those whose people are all ignored (crowds, or without keypoints): their people are
+            masked, if `mask_unlabelled`, and the rest of them is background.
         seed: of the augmentation.
         limit: use the first so many pictures.
 
@@ -204,6 +216,7 @@ class CocoKeypoints(KeypointSamples):
         min_area: float = 0.0,
         max_area: float = float("inf"),
         only_with_people: bool = True,
+        unlabelled_pictures: bool = False,
         seed: int = 0,
         limit: int | None = None,
     ):
@@ -211,7 +224,7 @@ class CocoKeypoints(KeypointSamples):
         self.augment = augment
         self.keep_aspect_ratio = keep_aspect_ratio
         self.mask_unlabelled = mask_unlabelled
-        self._choose((min_area, max_area), only_with_people, limit)
+        self._choose((min_area, max_area), only_with_people, unlabelled_pictures, limit)
 
     def _plan(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
         fitting = self._size(index), self.input_size, self.keep_aspect_ratio
@@ -221,7 +234,13 @@ class CocoKeypoints(KeypointSamples):
         ignored = rows[use == _IGNORE] if self.mask_unlabelled else rows[:0]
         return affine, flipped, self._labels.keypoints(rows[use == _LEARN]), ignored
 
-    def _choose(self, areas: tuple[float, float], only_with_people: bool, limit: int | None) -> None:
+    def _mask(self, ignored: np.ndarray, picture: tuple[int, int], affine: np.ndarray) -> np.ndarray:
+        mask = super()._mask(ignored, picture, affine)
+        if self.augment and self.augment.mask_padding:
+            mask *= in_picture(affine, picture, mask.shape, self.mask_stride)
+        return mask
+
+    def _choose(self, areas: tuple[float, float], only_with_people: bool, unlabelled: bool, limit: int | None) -> None:
         """Which pictures are samples, and what becomes of every figure: one byte each, the rest stays in the labels."""
         labels = self._labels
         owner = np.repeat(np.arange(len(labels)), np.diff(labels.first))
@@ -230,7 +249,7 @@ class CocoKeypoints(KeypointSamples):
         kept = (labels.labelled > 0) & ~labels.iscrowd & (areas[0] <= share) & (share <= areas[1])
         self._use = np.where(kept, _LEARN, _IGNORE).astype(np.uint8)
         self._use[labels.category_ids != self.category_id] = _OTHER
-        people = np.bincount(owner[self._use == _LEARN], minlength=len(labels))
+        people = np.bincount(owner[self._use != _OTHER if unlabelled else self._use == _LEARN], minlength=len(labels))
         self._take(np.flatnonzero(people if only_with_people else np.ones(len(labels)))[:limit])
         if not len(self):
             raise ValueError(

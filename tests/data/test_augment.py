@@ -8,13 +8,14 @@ from lib.data.augment import (
     Augment,
     ColorJitter,
     fit_affine,
+    in_picture,
     read_image,
     read_reduced,
     reduced_affine,
     reduction_for,
     warp,
 )
-from lib.people import apply_affine
+from lib.people import apply_affine, invert_affine
 
 
 def homogeneous(affine):
@@ -75,6 +76,48 @@ def test_a_sample_is_its_parts_composed(keep):
         np.testing.assert_allclose(shift, 0.2 * (2 * unit[2:4] - 1) * [64, 96], atol=1e-9)
 
 
+@pytest.mark.parametrize("window, side", [("short", 120), ("long", 200)])
+def test_a_window_moves_along_the_picture_and_turns_about_its_middle(window, side):
+    """As HigherHRNet cuts its samples: where the window's corners and middle lie on the picture."""
+    augment = Augment(scale=(0.75, 1.5), rotation=30, translation=0.2, flip=0.5, window=window)
+    for seed in range(20):
+        affine, flipped = augment.sample(np.random.default_rng(seed), (120, 200), (64, 64))
+        turn, size, right, down, _ = np.random.default_rng(seed).random(5)
+        size, angle = side * (0.75 + 0.75 * size), np.radians(30 * (2 * turn - 1))
+        moved = 0.4 * size * (np.array([right, down]) - 0.5) * [-1 if flipped else 1, 1]
+        mirror = np.diag([-1 if flipped else 1, 1])
+        unturned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        corners = np.array([[0, 0], [-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5]])
+        expected = [99.5, 59.5] - moved + size * corners @ (mirror @ unturned).T
+        np.testing.assert_allclose(apply_affine(affine, expected), 31.5 + 64 * corners, atol=1e-9)
+
+
+def test_the_short_window_of_size_one_is_the_largest_in_the_picture():
+    still = Augment((1, 1), 0, 0, 0, window="short")
+    corners = np.array([[-0.5, -0.5], [639.5, 479.5]])
+    for input_size, expected in (
+        ((64, 64), [[80 - 0.5, -0.5], [559.5, 479.5]]),
+        ((64, 256), [[-0.5, 159.5], [639.5, 319.5]]),
+    ):
+        affine, _ = still.sample(np.random.default_rng(0), (480, 640), input_size)
+        back = apply_affine(invert_affine(affine), np.array([[-0.5, -0.5], [input_size[1] - 0.5, input_size[0] - 0.5]]))
+        np.testing.assert_allclose(back, expected, atol=1e-9)
+    long, _ = Augment((1, 1), 0, 0, 0, window="long").sample(np.random.default_rng(0), (480, 640), (64, 64))
+    np.testing.assert_allclose(apply_affine(long, corners), [[-0.5, 7.5], [63.5, 55.5]], atol=1e-9)
+
+
+def test_cells_in_the_picture():
+    inside = in_picture(fit_affine((48, 64), (64, 64)), (48, 64), (16, 16), 4)
+    assert inside[2:14].all() and not inside[:2].any() and not inside[14:].any()
+    white = np.full((48, 64, 3), 255, np.uint8)
+    for seed in range(10):
+        affine, _ = Augment((0.5, 1.5), 40, 0.4, 0.5).sample(np.random.default_rng(seed), (48, 64), (64, 64))
+        inside = in_picture(affine, (48, 64), (64, 64), 1)
+        values = warp(white, affine, (64, 64))[..., 0]
+        assert 0 < inside.sum() < inside.size
+        assert (values[inside] > 80).all() and (values[~inside] < 175).all()  # along the border half and half
+
+
 def test_ranges_are_reached_and_kept():
     rng, augment = np.random.default_rng(1), Augment()
     drawn = [augment.sample(rng, (100, 100), (100, 100)) for _ in range(800)]
@@ -85,7 +128,7 @@ def test_ranges_are_reached_and_kept():
     assert 0.45 < np.mean([flipped for _, flipped in drawn]) < 0.55
 
 
-@pytest.mark.parametrize("bad", [{"scale": (0, 1)}, {"scale": (2, 1)}, {"flip": 1.5}])
+@pytest.mark.parametrize("bad", [{"scale": (0, 1)}, {"scale": (2, 1)}, {"flip": 1.5}, {"window": "square"}])
 def test_senseless_ranges_are_refused(bad):
     with pytest.raises(ValueError, match="Augment"):
         Augment(**bad)

@@ -184,6 +184,26 @@ def test_ignored_regions_land_where_the_picture_does(folder, kind, augment):
     assert dataset(file, mask_unlabelled=False)[0]["mask"].min() == 1
 
 
+def test_the_padding_is_supervised_or_not(folder):
+    crowd = person(2, 10, [0] * 51, **REGIONS["polygon"])
+    file = save(folder, [person(1, 10, keypoints_of(1)), crowd])
+    both, region = (
+        dataset(file, augment=Augment((1, 1), 0, 0, 0, mask_padding=masked), input_size=(128, 128))[0]["mask"]
+        for masked in (True, False)
+    )
+    assert (both[4:28] == region[4:28]).all() and region[4:28].min() == 0
+    assert both[:4].max() == both[28:].max() == 0 and region[:4].min() == region[28:].min() == 1
+
+
+def test_pictures_of_people_without_keypoints_teach_the_rest_of_themselves(folder):
+    unlabelled = person(2, 20, [0] * 51, **REGIONS["polygon"])
+    file = save(folder, [person(1, 10, keypoints_of(1)), unlabelled])
+    assert dataset(file).image_ids.tolist() == [10]
+    data = dataset(file, unlabelled_pictures=True)
+    assert data.image_ids.tolist() == [10, 20]
+    assert len(data[1]["keypoints"]) == 0 and 0 == data[1]["mask"].min() < data[1]["mask"].max()
+
+
 def test_people_too_small_to_learn_are_ignored_not_denied(folder):
     file = save(folder, [person(1, 10, keypoints_of(1)), person(2, 10, keypoints_of(2), area=20.0)])
     item = dataset(file, min_area=0.01)[0]
