@@ -10,6 +10,7 @@ import jsonargparse
 
 COMMANDS = {
     "synthetic": ("lib.data.synthetic", "write_dataset", "render a dataset of synthetic people"),
+    "synthetic-classes": ("lib.data.classes", "write_classes", "pictures of body parts and things in ImageNet's layout"),
     "frames": ("lib.data.video", "frames", "pictures out of a video"),
     "convert": ("lib.exchange", "convert", "exports of annotation tools to COCO, and COCO to a CVAT zip"),
     "merge": ("lib.exchange", "merge", "join data sets, also of different keypoints"),
@@ -25,6 +26,7 @@ COMMANDS = {
     "train": ("lib.chain", "main", "train as a recipe says"),
     "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
+    "classify": ("lib.classify", "main", "say what pictures show, with the five most probable classes as bars"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
     "book": ("lib.book", "command", "run the notebooks headless and write the report"),
 }
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             "usage: python -m lib [--debug] COMMAND [--help]\n\n"
-            + "\n".join(f"  {c:12} {t[2]}" for c, t in COMMANDS.items())
+            + "\n".join(f"  {c:18} {t[2]}" for c, t in COMMANDS.items())
         )
         return 0
     debug = arguments[0] == "--debug"
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     function = getattr(import_module(module), function)
     try:
         # these read their own arguments, the others are plain functions, or several by name
-        own = command in ("train", "preflight", "predict", "book")
+        own = command in ("train", "preflight", "predict", "classify", "book")
         result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
     except (ValueError, KeyError, OSError, RuntimeError, ArithmeticError) as error:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
