@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import PIL.Image
 
 from lib.data.augment import IMAGE_SUFFIXES, image_files, read_image
 from lib.data.camera import Camera
@@ -15,6 +16,7 @@ from lib.data.video import Video
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mp2", ".ts", ".m2ts", ".mts", ".wmv",
                   ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".h264", ".264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".y4m")  # fmt: skip
+EXIF_ORIENTATION = 0x0112
 PICTURES_PER_SECOND = 25.0  # pictures have no time of their own; a tracker needs one
 
 
@@ -52,6 +54,9 @@ class Picture:
 class Pictures:
     """Picture files as a source; those that cannot be read are left out and counted in `damage`.
 
+    They are upright, as people see them: a rotation noted by EXIF is applied, as it is in videos. (Data sets are read in
+    their stored pixels, which is what annotations count in.)
+
     Raises:
         FileNotFoundError: no such file or folder, or no picture in it.
     """
@@ -79,7 +84,7 @@ class Pictures:
         self.damage, faults, read = None, [], 0
         for index, path in list(enumerate(self.paths))[start:stop]:
             try:
-                image = read_image(path)
+                image = _upright(path)
             except (ValueError, OSError) as error:
                 faults.append(str(error))
                 continue
@@ -128,3 +133,17 @@ def open_source(source: str | Path, without: Path | None = None) -> Source:
             f"({' '.join(VIDEO_SUFFIXES[:6])} …)"
         )
     return Video(path, progress=False)
+
+
+def _upright(path: Path) -> np.ndarray:
+    """`read_image`, turned and mirrored as EXIF says."""
+    image = read_image(path)
+    with PIL.Image.open(path) as header:  # reads no pixels
+        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 
 from lib.data.camera import Camera
@@ -14,7 +16,7 @@ from lib.data.video import Video, write_video
 from lib.models import NETWORKS
 from lib.people import People
 from lib.predict import Predictor, watch
-from lib.predict.sources import Pictures, open_source
+from lib.predict.sources import EXIF_ORIENTATION, Pictures, open_source
 from tests.dots import DotNet, dot_model, draw_poles
 from tests.predict.cameras import Endless
 
@@ -98,6 +100,16 @@ def test_a_long_source_does_not_pile_up():
         time.sleep(0.002)
         assert len(seen.people) == 1
     assert len(made) == 60 and most[0] <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_upright_as_exif_says(tmp_path, orientation):
+    exif = PIL.Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    PIL.Image.fromarray(draw_poles((60, 128), [(30, 10, 40), (100, 20, 50)])).save(tmp_path / "phone.png", exif=exif)
+    shown = PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / "phone.png"))
+    (seen,) = open_source(tmp_path / "phone.png").frames()
+    assert np.array_equal(seen.image, np.asarray(shown)) and seen.image.flags.c_contiguous
 
 
 def test_pictures_have_numbers_and_nominal_times(tmp_path):
