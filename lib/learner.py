@@ -132,6 +132,7 @@ class PoseData(lightning.LightningDataModule):
         keep_aspect_ratio: pad instead of stretching.
         augment: random scale, rotation, translation and flip of "images"; null for none.
         mask_unlabelled: do not punish what stands where people are not annotated.
+        unlabelled_pictures: also train on pictures all of whose people lack keypoints or are crowds (of "images").
         mask_stride: pixels per cell of that mask.
         min_area, max_area: leave out people smaller or larger than this fraction of the image (of "images").
         batch_size, num_workers, seed: as usual; the result does not depend on num_workers.
@@ -154,6 +155,7 @@ class PoseData(lightning.LightningDataModule):
         keep_aspect_ratio: bool = True,
         augment: Augment | None = Augment(),
         mask_unlabelled: bool = True,
+        unlabelled_pictures: bool = False,
         mask_stride: int = 4,
         min_area: float = 0.0,
         max_area: float = 1.0,
@@ -177,7 +179,8 @@ class PoseData(lightning.LightningDataModule):
         if samples == "people":
             self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **shared)
         else:
-            self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train, **self._whole)
+            self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train,
+                                           unlabelled_pictures=unlabelled_pictures, **self._whole)  # fmt: skip
         annotations, images = _find(data_dir, "val", val_annotations, val_images)
         val_coco = _viewed(read_coco(annotations), *self._view)
         self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **self._whole)
