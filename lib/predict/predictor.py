@@ -22,6 +22,8 @@ from lib.predict.stages import overlapped
 from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
 
+LARGEST_SCALE = 8  # a percentage taken for a factor would ask for more memory than the machine has
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -231,8 +233,8 @@ class Predictor:
             raise ValueError(f"fit is {self.fit_to!r}; choose model, height or short")
         if self.maps_at not in ("input", "pixels", "image"):
             raise ValueError(f"maps_at is {self.maps_at!r}; choose input, pixels or image")
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales are factors above 0, at least one, got {self.scales}")
+        if not self.scales or not all(0 < scale <= LARGEST_SCALE for scale in self.scales):
+            raise ValueError(f"scales are factors above 0 and at most {LARGEST_SCALE}, at least one, got {self.scales}")
         multiple = self._multiple = getattr(self._network, "input_multiple", None)
         if multiple is None and (self.fit_to != "model" or self.scales != (1.0,)):
             raise ValueError(f"{self.source}: fit={self.fit_to!r} and other scales than 1 need a network of free size, and this "
@@ -262,6 +264,9 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
     unknown = set(options) - set(known)
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+    if "stride" in options and options["stride"] != recorded.get("stride", options["stride"]):
+        raise ValueError(f"the network's maps have the stride {recorded['stride']}; people read with the stride "
+                         f"{options['stride']} would stand in wrong places: leave it out")  # fmt: skip
     try:
         return CODECS[name](Skeleton(**metadata["skeleton"]), **{**recorded, **options})
     except TypeError as error:

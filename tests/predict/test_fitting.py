@@ -1,5 +1,7 @@
 """Fitting: where a pixel goes, and that maps of several scales and of the picture's size lie where the picture is."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -119,7 +121,8 @@ def test_pictures_of_many_shapes_go_through_in_one_call():
 
 def test_options_that_cannot_be(monkeypatch):
     for options, message in (({"fit": "width"}, "fit is 'width'"), ({"maps_at": "output"}, "maps_at is 'output'"),
-                             ({"scales": ()}, "at least one"), ({"scales": (1, 0)}, "above 0")):  # fmt: skip
+                             ({"scales": ()}, "at least one"), ({"scales": (1, 0)}, "above 0"),
+                             ({"scales": (50, 100)}, "at most 8"), ({"scales": (math.nan,)}, "above 0")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Predictor(dot_model(), **options)
 

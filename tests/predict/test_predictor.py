@@ -65,6 +65,8 @@ def test_codec_options_can_be_changed_and_misspelt():
     assert len(Predictor(dot_model(), codec_options={"peak_threshold": 0.999})([image])[0]) == 0
     with pytest.raises(ValueError, match="no option peak_treshold.*peak_threshold"):
         Predictor(dot_model(), codec_options={"peak_treshold": 0.5})
+    with pytest.raises(ValueError, match="have the stride 4; people read with the stride 8"):
+        Predictor(dot_model(), codec_options={"stride": 8})
 
 
 def test_bf16_and_another_input_size():
