@@ -26,7 +26,7 @@ COMMANDS = {
     "train": ("lib.chain", "main", "train as a recipe says"),
     "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
-    "classify": ("lib.classify", "main", "say what pictures show, with the five most probable classes as bars"),
+    "classify": ("lib.classify.command", "main", "say what pictures show, with the five most probable classes as bars"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
     "book": ("lib.book", "command", "run the notebooks headless and write the report"),
 }

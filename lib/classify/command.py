@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from lib import files
-from lib.classify.predictor import PictureClassifier, draw_top, top
+from lib.classify.drawing import draw_top, top
+from lib.classify.predictor import PictureClassifier
 from lib.data.augment import image_files, read_image
 from lib.data.dataset import worker_init
 from lib.data.imagenet import name_of

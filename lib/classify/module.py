@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from lib import ROOT
 from lib.checkpoints import Classifier, save_classifier
-from lib.classify.predictor import draw_top, top
+from lib.classify.drawing import draw_top, top
 from lib.data.imagenet import ImageFolders, RandomCrop, collate, name_of
 from lib.draw import grid
 from lib.learner import construct

@@ -10,7 +10,9 @@ import torch
 
 from lib.__main__ import main
 from lib.checkpoints import Classifier, save_classifier
-from lib.classify import PictureClassifier, classify, draw_top, top
+from lib.classify import draw_top, top
+from lib.classify.command import classify
+from lib.classify.predictor import PictureClassifier
 from lib.models import CLASSIFIERS
 
 CLASSES = ("n00000001 red", "n00000002 dark_green", "n00000003 blue", "n00000004 crane", "n00000005 crane", "n00000006 grey")
