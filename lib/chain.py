@@ -2,14 +2,17 @@
 
 `python -m lib train --config lib/recipes/lightweight_openpose.yaml --step 1|2|3|all --out_dir RUN [--model.…=…]`.
 
-A recipe may end with `steps:`, a list with the dotted keys in which each step differs from what stands above it. Step N
-writes into RUN/stepN and starts from RUN/step(N−1)/best.safetensors, the weights of the highest AP.
+A recipe may end with `steps:`, a list with the dotted keys in which each step differs from what stands above it. A step may
+be another recipe (`recipe: hrnet_w32.yaml`), changed by its dotted keys. Step N writes into RUN/stepN and starts from
+RUN/step(N−1)/best.safetensors, the weights of the highest AP (or of the best classifier). `--data.num_workers=4` is for every
+step, `--step2.data.data_dir=…` for one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +20,11 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from lib import ROOT, files
+from lib import ROOT, distributed, files
 from lib.checkpoints import load_weights
+from lib.history import Curves, joined, read_history, write_history
 from lib.learner import PoseData, PoseModule, decode, to_results
-from lib.training import (
-    Curves,
-    TrainingRun,
-    joined,
-    override_arguments,
-    parse,
-    read_history,
-    read_recipe,
-    run,
-    write_history,
-)
+from lib.training import TrainingRun, override_arguments, parse, read_recipe, run
 
 
 def train_steps(recipe: str | Path, out_dir: str | Path, steps: str | int = "all",
@@ -44,7 +38,8 @@ def train_steps(recipe: str | Path, out_dir: str | Path, steps: str | int = "all
         recipe: YAML file with `steps`.
         out_dir: every step gets a folder in it.
         steps: "all", or the number of one, counted from 1.
-        overrides: dotted keys of the recipe, for every step. `model.initial_weights` is where the first wanted step starts.
+        overrides: dotted keys of the recipe, for every step, or behind `step2.` for one. `model.initial_weights` is where the
+            first wanted step starts.
         resume: go on in the step that was interrupted, to the same weights as if nothing had happened.
         live: redraw the curves in the notebook after every validation.
 
@@ -84,18 +79,19 @@ def main(arguments: list[str]) -> int:
         runs = [run(arguments, exit_on_error=True)]
     else:
         runs = _train(Path(chosen.config), ROOT / chosen.out_dir, chosen.step or "all", others)
-    for finished in runs:
-        best = max(finished.history, key=lambda row: row["AP"])
-        print(f"best AP {best['AP']:.3f} in epoch {best['epoch']}: {finished.best}")
+    for finished in runs if distributed.is_main() else ():
+        name = finished.learner.best_by
+        best = max(finished.history, key=lambda row: row[name])
+        print(f"best {name} {best[name]:.3f} in epoch {best['epoch']}: {finished.best}")
     return 0
 
 
-def _train(recipe: Path, out_dir: Path, wanted: str, others: list[str]) -> list[TrainingRun]:
+def _train(recipe: Path, out_dir: Path, wanted: str, given: list[str]) -> list[TrainingRun]:
     count = len(read_recipe(recipe).get("steps", ()))
-    numbers = _numbers(recipe, wanted, count)
+    numbers, others = _numbers(recipe, wanted, count), _by_step(given, count)
     arguments = {n: ["--config", str(recipe), "--step", str(n), "--out_dir", str(_folder(out_dir, n))] for n in numbers}
     # a slip in the last step is said today, not after days of training the first
-    parsed = {n: parse([*arguments[n], *others], exit_on_error=False) for n in numbers}
+    parsed = {n: parse([*arguments[n], *others[n]], exit_on_error=False) for n in numbers}
     curves, runs = Curves(), []
     for n in range(1, numbers[0]):
         history = _folder(out_dir, n) / "history.csv"
@@ -104,18 +100,42 @@ def _train(recipe: Path, out_dir: Path, wanted: str, others: list[str]) -> list[
         folder = _folder(out_dir, n)
         epochs = parsed[n].config.trainer.max_epochs
         if _finished(folder, epochs):
-            print(f"step {n} of {count} is finished, {epochs} epochs: {folder}")
+            _say(f"step {n} of {count} is finished, {epochs} epochs: {folder}")
             runs.append(_read_run(folder, parsed[n]))
         else:
-            start = _start(recipe, out_dir, n, others) if n > 1 else []
-            print(f"step {n} of {count}: {folder}")
+            start = _start(recipe, out_dir, n, others[n]) if n > 1 else []
+            _say(f"step {n} of {count}: {folder}")
             # where a chain is entered the user may say where to start; later steps follow the ones before
-            rest = [*start, *others] if n == numbers[0] else [*others, *start]
+            rest = [*start, *others[n]] if n == numbers[0] else [*others[n], *start]
             runs.append(run([*arguments[n], *rest], exit_on_error=False, curves=curves))
-            files.write(folder / "finished.json", json.dumps({"epochs": epochs}))
+            if distributed.is_main():
+                files.write(folder / "finished.json", json.dumps({"epochs": epochs}))
         curves.earlier.append(runs[-1].history)
-        write_history(out_dir / "history.csv", joined(curves.earlier))
+        if distributed.is_main():
+            write_history(out_dir / "history.csv", joined(curves.earlier))
     return runs
+
+
+def _by_step(arguments: Sequence[str], count: int) -> dict[int, list[str]]:
+    """The arguments of every step: its own (`--step2.data.seed=1`) behind those of all.
+
+    Raises:
+        ValueError: there is no such step.
+    """
+    shared, own, taken = [], {n: [] for n in range(1, count + 1)}, None
+    for argument in arguments:
+        named = re.match(r"--step(\d+)\.(.+)", argument)
+        if named and int(named[1]) not in own:
+            raise ValueError(f"{argument}: there are only the steps 1 to {count}")
+        # what follows a key without "=" is its value
+        taken = int(named[1]) if named else None if argument.startswith("--") else taken
+        (own[taken] if taken else shared).append(f"--{named[2]}" if named else argument)
+    return {n: [*shared, *own[n]] for n in own}
+
+
+def _say(sentence: str) -> None:
+    if distributed.is_main():
+        print(sentence, flush=True)
 
 
 def _numbers(recipe: Path, wanted: str, count: int) -> list[int]:

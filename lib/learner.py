@@ -27,7 +27,7 @@ from lib.data.dataset import CocoKeypoints, collate
 from lib.data.index import LabelIndex
 from lib.data.person_crops import CropAugment, PersonCrops
 from lib.examples import answers_sheet, targets_sheet
-from lib.learning import OPTIMIZERS, Learner, TrainOrder, at_epoch, fastest_precision, train_loader, val_loader  # noqa: F401
+from lib.learning import Learner, at_epoch, fastest_precision, train_loader, val_loader
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
 from lib.people import People, invert_affine
@@ -105,10 +105,12 @@ class PoseModule(Learner):
         """The pictures of a batch with their people, and the maps that are to be learnt from them."""
         return targets_sheet(batch, {name: t.cpu().numpy() for name, t in self.targets(batch).items()}, self.skeleton)
 
+    @torch.inference_mode()
     def draw_answers(self, batch: dict) -> np.ndarray:
         """The pictures of a batch with the people who are found in them, and the maps they were found in."""
-        with torch.no_grad():
-            maps = {name: m.float() for name, m in self.network(batch["images"].to(self.device).float()).items()}
+        training = self.training
+        maps = {name: m.float() for name, m in self.eval().network(batch["images"].to(self.device).float()).items()}
+        self.train(training)
         arrays = {name: m.cpu().numpy() for name, m in maps.items()}
         return answers_sheet(batch, arrays, decode(maps, self.codec), self.skeleton)
 
@@ -249,10 +251,6 @@ def results_by_image(people: list[People], batch: dict) -> dict[int, list[dict]]
     """The same, by image id."""
     rows = zip(people, batch["image_ids"].tolist(), batch["affines"].cpu().numpy(), strict=True)
     return {image_id: people_to_results(found.warped(invert_affine(affine)), image_id) for found, image_id, affine in rows}
-
-
-def _EpochSampler(dataset, seed: int, trainer: lightning.Trainer) -> TrainOrder:
-    return TrainOrder(dataset, 1, seed, trainer)
 
 
 def construct(table: Mapping[str, type], what: str, options: Mapping[str, Any], first: Any):

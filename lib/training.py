@@ -1,47 +1,49 @@
 """Run a recipe: `python -m lib train --config lib/recipes/NAME.yaml [--data.batch_size=8 …] [--resume=true]`.
 
-A recipe has three parts, each checked key by key: `model` and `data` (see `lib.learner`) and `trainer` (Lightning's own
-options). An upstream trt_pose configuration (.json) is accepted in its place. Some are trained in several `steps`, one run
-each: see `lib.chain`.
+A recipe has three parts, each checked key by key: `model` and `data` (see `lib.learner`; of a classifier, `lib.classify`) and
+`trainer` (Lightning's own options). An upstream trt_pose configuration (.json) is accepted in its place. Some are trained in
+several `steps`, one run each: see `lib.chain`. On several devices: `torchrun --standalone --nproc_per_node=N -m lib train …`.
 """
 
 from __future__ import annotations
 
 import copy
-import csv
 import difflib
 import json
 import logging
 import re
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import lightning
-import matplotlib.pyplot as plt
 import yaml
-from IPython.display import display
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lib import ROOT
-from lib.checkpoints import save_model
-from lib.draw import draw_people, grid, plot_history
-from lib.files import beside, write
-from lib.learner import PoseData, PoseModule, fastest_precision
+from lib import ROOT, distributed
+from lib.classify import ClassifierModule, ImageNetData
+from lib.draw import draw_people, grid
+from lib.experiments import NOTE, Experiment, flat
+from lib.files import write
+from lib.history import Curves, History
+from lib.learner import PoseData, PoseModule
+from lib.learning import Learner, fastest_precision
+from lib.models import CLASSIFIERS
 from lib.models.trt_pose_recipe import recipe_from_upstream
 from lib.preflight import preflight
+from lib.results import Results
 
 # said by the libraries about each other, with nothing in it for the user
 for _message in ("LightningCLI's args parameter", "Checkpoint directory .* exists", ".*LeafSpec", ".*log_every_n_steps",
-                 ".*does not have many workers", ".*was deprecated in v4", ".*skip_none parameter"):  # fmt: skip
+                 ".*does not have many workers", ".*was deprecated in v4", ".*skip_none parameter",
+                 ".*in eval mode at the start of training", ".*recommended to use .*sync_dist"):  # fmt: skip
     warnings.filterwarnings("ignore", message=f"(?s)\\s*{_message}")
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
@@ -52,18 +54,20 @@ class TrainingRun:
     """What a training run left behind.
 
     Attributes:
-        out_dir: folder with `best.safetensors` (highest AP), `last.ckpt` (for resuming), `recipe.yaml`, logs.
-        history: one row per validation: epoch, step, seconds, train_loss, val_loss, AP and the other COCO figures.
+        out_dir: folder with `best.safetensors`, `last.ckpt` (for resuming), `recipe.yaml`, and what `lib.results` adds.
+        history: one row per validation: epoch, step, seconds, train_loss, val_loss, AP and the other COCO figures (of a
+            classifier: top1 and top5).
         learner, data: the trained module and its data.
     """
 
     out_dir: Path
     history: list[dict]
-    learner: PoseModule
-    data: PoseData
+    learner: Learner
+    data: lightning.LightningDataModule
 
     @property
     def best(self) -> Path:
+        """The weights of the epoch with the highest AP (or top1)."""
         return self.out_dir / "best.safetensors"
 
 
@@ -102,23 +106,47 @@ def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None)
         raise FileExistsError(
             f"{out_dir} holds a training run: pass resume (--resume=true) to go on, or another out_dir"
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    keep_recipe(out_dir / "recipe.yaml", cli.parser.dump(cli.config), resumed=last.exists())
+    recipe = cli.parser.dump(cli.config)
+    check_same_network(out_dir / "recipe.yaml", recipe, resumed=last.exists())
     history = History(out_dir, (curves or Curves()) if cli.config.live else None)
-    cli.trainer.callbacks.insert(0, history)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+    callbacks = [history]
+    if distributed.is_main():
+        callbacks += _keepers(cli, out_dir, recipe, history)
+        write(out_dir / "recipe.yaml", recipe)
+    cli.trainer.callbacks[:0] = callbacks
+    try:
+        cli.trainer.fit(
+            cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True
+        )
+    except RuntimeError as error:
+        if not distributed.lost_another(error):
+            raise
+        raise RuntimeError(f"another process of this training ended, so this one ends, too ({error}); torchrun says below "
+                           f"which: the same command with --resume=true goes on from {last}") from error  # fmt: skip
     return TrainingRun(out_dir, history.rows, cli.model, cli.datamodule)
 
 
-def keep_recipe(path: Path, recipe: str, resumed: bool) -> None:
-    """Write the recipe beside its run; a run that is resumed must go on with the network it began with."""
+def check_same_network(path: Path, recipe: str, resumed: bool) -> None:
+    """Raise ValueError where a run is to be resumed with another network than its recipe says it began with."""
     if resumed and path.exists():
         begun, now = (yaml.safe_load(text)["model"]["network"] for text in (path.read_text(), recipe))
         if begun != now:
             raise ValueError(
                 f"{path.parent} trains the network {begun}, not {now}: resume with the same one, or choose another out_dir"
             )
-    write(path, recipe)
+
+
+def _keepers(cli: _Cli, out_dir: Path, recipe: str, history: History) -> list:
+    """What fills the folder of a run, and its run in MLflow if there is to be one."""
+    resumed = (out_dir / "last.ckpt").exists()
+    keepers = [Results(out_dir, history, "resumed" if resumed else "begun")]
+    where = cli.config.mlflow
+    if where is None and resumed and (out_dir / NOTE).is_file():
+        where = json.loads((out_dir / NOTE).read_text())["address"]
+    if where:
+        name = cli.config.experiment or ("debug" if cli.config.limit_batches else type(cli.model.network).__name__)
+        keepers.append(Experiment(out_dir, where, name, flat(yaml.safe_load(recipe)), history))
+    return keepers
 
 
 def check(arguments: list[str]) -> int:
@@ -127,6 +155,9 @@ def check(arguments: list[str]) -> int:
     The images it learned by heart, with the people it then finds, are drawn into `out_dir` (runs/preflight).
     """
     cli = parse(["--out_dir", "runs/preflight", *arguments], exit_on_error=True)
+    if not isinstance(cli.model, PoseModule):
+        raise ValueError(f"preflight looks for people, {type(cli.model.network).__name__} is a classifier: train it with "
+                         "--data.limit_train=50 for a first look")  # fmt: skip
     report = preflight(cli.model, cli.datamodule)
     print(report)
     if report.people:
@@ -139,7 +170,7 @@ def check(arguments: list[str]) -> int:
 
 
 def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None,
-                step: int | None = None) -> tuple[PoseModule, PoseData]:  # fmt: skip
+                step: int | None = None) -> tuple[Learner, lightning.LightningDataModule]:  # fmt: skip
     """The module and the data of a recipe (of one with steps: of the first, or of `step`).
 
     They are ready to look at, to preflight or to train with an own loop.
@@ -147,89 +178,6 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None,
     arguments = _arguments(recipe, "runs/unused", overrides) + (["--step", str(step)] if step is not None else [])
     cli = parse(arguments, exit_on_error=False)
     return cli.model, cli.datamodule
-
-
-class Curves:
-    """The curves of a training in one picture of a notebook: those of one run, or of several one after the other.
-
-    Attributes:
-        earlier: histories of the runs before this one.
-    """
-
-    def __init__(self):
-        self.earlier: list[list[dict]] = []
-        self._display = None
-
-    def draw(self, rows: list[dict]) -> None:
-        """Show the runs before this one and the rows of this one."""
-        figure = plot_history(joined([*self.earlier, rows]) if self.earlier else rows)
-        if self._display is None:
-            self._display = display(figure, display_id=True)
-        else:
-            self._display.update(figure)
-        plt.close(figure)
-
-
-def joined(histories: Iterable[list[dict]]) -> list[dict]:
-    """Histories of steps as one: `chain_step` counts them from 1, and epoch, step and seconds go on where the last ended."""
-    rows = []
-    for number, history in enumerate(histories, start=1):
-        before = rows[-1] if rows else {}
-        counted = {name: before.get(name, 0) for name in ("epoch", "step", "seconds")}
-        rows += [{"chain_step": number, **row, **{name: row[name] + counted[name] for name in counted}} for row in history]
-    return rows
-
-
-class History(Callback):
-    """Keeps a row per validation, writes `history.csv` and the best weights, and draws the curves in a notebook."""
-
-    def __init__(self, out_dir: Path, curves: Curves | None = None):
-        self.out_dir, self.curves = out_dir, curves
-        self.rows: list[dict] = []
-        self._validated = False
-        self._start = time.monotonic()
-
-    def state_dict(self) -> dict:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows = state["rows"]
-        self._start = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0)
-
-    def on_validation_end(self, trainer: lightning.Trainer, learner: PoseModule) -> None:
-        self._validated = not trainer.sanity_checking
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, learner: PoseModule) -> None:
-        # the trainer remembers the figures of the last validation, also in epochs without one
-        validated, self._validated = self._validated, False
-        if not validated or not trainer.is_global_zero:
-            return
-        values = {k: round(float(v), 6) for k, v in trainer.callback_metrics.items()}
-        best = max((row["AP"] for row in self.rows), default=-1.0)
-        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step,
-                          "seconds": round(time.monotonic() - self._start, 1), **values})  # fmt: skip
-        if values["AP"] >= best:
-            info = {"AP": values["AP"], "epoch": trainer.current_epoch + 1}
-            save_model(self.out_dir / "best.safetensors", learner.model(trainer.datamodule, **info))
-        write_history(self.out_dir / "history.csv", self.rows)
-        if self.curves:
-            self.curves.draw(self.rows)
-
-
-def write_history(path: Path, rows: list[dict]) -> None:
-    """Write rows as CSV, whole or not at all; a column for every name that occurs."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with beside(path) as writing, writing.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_history(path: Path) -> list[dict]:
-    """The rows that `write_history` wrote."""
-    with path.open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-    return [row | {name: int(row[name]) for name in ("epoch", "step")} for row in rows]
 
 
 def override_arguments(overrides: Mapping[str, Any] | None) -> list[str]:
@@ -244,10 +192,13 @@ def _arguments(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, 
 def parse(arguments: list[str], exit_on_error: bool) -> _Cli:
     """Module, data and trainer that arguments describe, checked; nothing is written."""
     with tempfile.TemporaryDirectory() as folder:
-        cli = _Cli(PoseModule, PoseData, args=_with_plain_recipes(arguments, Path(folder)), run=False,
-                    seed_everything_default=0, parser_class=_Parser, save_config_callback=None,
-                    auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
-    check_fit(cli.model, cli.datamodule)
+        arguments = _with_plain_recipes(arguments, Path(folder))
+        classes = (ClassifierModule, ImageNetData) if _network(arguments) in CLASSIFIERS else (PoseModule, PoseData)
+        cli = _Cli(*classes, args=arguments, run=False,
+                   seed_everything_default=0, parser_class=_Parser, save_config_callback=None,
+                   auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
+    if isinstance(cli.model, PoseModule):
+        check_fit(cli.model, cli.datamodule)
     every, epochs = cli.config.trainer.check_val_every_n_epoch, cli.config.trainer.max_epochs
     if every and epochs and 0 < epochs < every:
         raise ValueError(f"trainer.max_epochs is {epochs}, but only every {every}th epoch is validated "
@@ -287,6 +238,8 @@ def read_recipe(path: str | Path) -> dict:
 def of_step(recipe: dict, step: int | None, source: str | Path) -> dict:
     """One step of a recipe, by itself: what all have in common, changed by the step's dotted keys.
 
+    A step that names another recipe (`recipe: hrnet_w32.yaml`, beside this one) is that one, changed by both.
+
     Args:
         recipe: as `read_recipe` gives it.
         step: counted from 1; None: the first, or all of a recipe without steps.
@@ -297,7 +250,13 @@ def of_step(recipe: dict, step: int | None, source: str | Path) -> dict:
     if step is not None and not 1 <= step <= len(steps):
         there = f"it has the steps 1 to {len(steps)}" if steps else "it is trained in one run, leave the step out"
         raise ValueError(f"{source} has no step {step}: {there}")
-    for key, value in (steps[(step or 1) - 1] if steps else {}).items():
+    changes = dict(steps[(step or 1) - 1]) if steps else {}
+    if named := changes.pop("recipe", None):
+        base = read_recipe(Path(source).parent / named)
+        if "steps" in base:
+            raise ValueError(f"{source}, step {step or 1}: {named} has steps itself; name a recipe without")
+        changes, common = flat(common) | changes, base
+    for key, value in changes.items():
         *parents, last = key.split(".")
         if not parents:
             raise ValueError(f"{source}, step {step or 1}: {key!r} is no dotted key like model.network.num_channels")
@@ -324,6 +283,20 @@ def _with_plain_recipes(arguments: list[str], folder: Path) -> list[str]:
                 recipe.write_text(yaml.safe_dump(of_step(content, step, argument), sort_keys=False))
                 arguments[i] = str(recipe)
     return arguments
+
+
+def _network(arguments: list[str]) -> str | None:
+    """The name of the network that arguments or their recipes give; the last one counts."""
+    name = None
+    for i, argument in enumerate(arguments):
+        key, _, value = argument.partition("=")
+        value = value or (arguments[i + 1] if i + 1 < len(arguments) else "")
+        if key == "--model.network.name":
+            name = value
+        elif key == "--config" and Path(value).is_file():
+            network = (read_recipe(value).get("model") or {}).get("network")
+            name = network.get("name", name) if isinstance(network, dict) else name
+    return name
 
 
 def _step_number(text: str) -> int:
@@ -353,23 +326,32 @@ class _Cli(LightningCLI):
         parser.add_argument("--resume", type=bool, default=False, help="go on from out_dir/last.ckpt")
         parser.add_argument("--step", type=str, help="of a recipe with steps: a number, or all (the default)")
         parser.add_argument("--live", type=bool, default=False, help="draw the curves in the notebook while training")
-        parser.link_arguments("data", "model.skeleton", compute_fn=lambda data: data.skeleton, apply_on="instantiate")
+        parser.add_argument("--limit_batches", type=int, help="so many batches in every epoch and validation, to look for faults")
+        parser.add_argument("--mlflow", type=str, help="keep the run in MLflow: the address of a server (make mlflow starts "
+                            "http://127.0.0.1:5000), local for the same data without one, or a folder")  # fmt: skip
+        parser.add_argument("--experiment", type=str, help="its name in MLflow; by default that of the network, or debug")
+        given = "classes" if self.model_class is ClassifierModule else "skeleton"
+        parser.link_arguments(
+            "data", f"model.{given}", compute_fn=lambda data: getattr(data, given), apply_on="instantiate"
+        )
 
     def instantiate_trainer(self, **kwargs) -> lightning.Trainer:
-        out_dir = ROOT / self.config.out_dir
-        options = self.config.trainer
+        out_dir, options, chosen = ROOT / self.config.out_dir, self.config.trainer, self.config_init.trainer
+        for name, value in distributed.place(options).items():
+            chosen[name] = value
         if options.precision is None:
             options.precision = fastest_precision(options.accelerator)
+        chosen.precision = options.precision
+        if self.config.limit_batches:
+            chosen.limit_train_batches = chosen.limit_val_batches = self.config.limit_batches
         if options.logger is None:
-            self.config_init.trainer.logger = [CSVLogger(out_dir, "logs"),
-                                               TensorBoardLogger(out_dir, "logs")]  # fmt: skip
-        self.config_init.trainer.precision = options.precision
-        self.config_init.trainer.default_root_dir = str(out_dir)
+            chosen.logger = [CSVLogger(out_dir, "logs"), TensorBoardLogger(out_dir, "logs")]
+        chosen.default_root_dir = str(out_dir)
         # one file that is written beside and moved: the run always has a whole one to resume from
         last = ModelCheckpoint(
             out_dir, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
         )
         bar = [TQDMProgressBar(refresh_rate=10)] if options.enable_progress_bar is not False else []
-        self.config_init.trainer.callbacks = [last, *bar]
-        self.config_init.trainer.num_sanity_val_steps = options.num_sanity_val_steps or 0
+        chosen.callbacks, chosen.plugins = [last, *bar], [distributed.WholeFiles()]
+        chosen.num_sanity_val_steps = options.num_sanity_val_steps or 0
         return super().instantiate_trainer(**kwargs)

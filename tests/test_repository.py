@@ -16,7 +16,9 @@ FLOORS = {
     "codecs": 2, "data": 2, "draw": 2, "skeleton_layout": 2, "metrics": 2,
     "exchange": 2, "doctor": 2, "prepare": 2, "tracking": 2,
     "models": 3, "checkpoints": 3, "environment": 3,
-    "examples": 2, "training": 4, "learning": 4, "distributed": 4, "history": 4, "results": 4, "experiments": 4, "learner": 4, "chain": 4, "preflight": 4, "predict": 4, "export": 4, "export_tensorrt": 4, "runtime": 4,
+    "examples": 2, "metric_curves": 2, "model_summary": 2,
+    "training": 4, "learning": 4, "distributed": 4, "history": 4, "results": 4, "experiments": 4, "classify": 4,
+    "learner": 4, "chain": 4, "preflight": 4, "predict": 4, "export": 4, "export_tensorrt": 4, "runtime": 4,
     "parity": 4, "evaluate": 4, "annotate": 4,
     "book": 5, "book_plan": 5, "book_kernel": 5, "book_report": 5, "book_math": 5, "__main__": 5,
 }  # fmt: skip
