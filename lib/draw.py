@@ -259,15 +259,12 @@ def tag_scatter(tags: np.ndarray, found: np.ndarray, skeleton: Skeleton, colours
 
 
 def part_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: int = 6) -> np.ndarray:
-    """A contact sheet of pictures of one size with their names in them."""
+    """A contact sheet of pictures of one size, each with its name above."""
     panels = []
     for image, name in zip(images, names):
-        image = _copy_of(image)
-        size = max(120, image.shape[1])
-        bar = round(size / 11)
-        image[:bar] = image[:bar] // 3
-        _text(image, name, (bar / 3, 0.75 * bar), size, 0.0, (255, 255, 255))
-        panels.append(image)
+        bar = max(14, round(image.shape[1] / 14))
+        panels.append(cv2.copyMakeBorder(image, bar, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255)))
+        _text(panels[-1], name, (0, 0.72 * bar), 21 * bar, 0.0)
     return grid(panels, columns)
 
 
@@ -471,12 +468,11 @@ def _ticks(low: float, high: float) -> tuple[float, float, np.ndarray]:
     return float(low), float(high), np.arange(round(low / step), round(high / step) + 1) * step
 
 
-def _text(canvas: np.ndarray, text: str, at: tuple[float, float], size: float, align: float,
-          colour: tuple[int, int, int] = OUTLINE) -> None:  # fmt: skip
+def _text(canvas: np.ndarray, text: str, at: tuple[float, float], size: float, align: float) -> None:
     """Write on a picture; `at` is on the base line, at the left (align 0), in the middle (0.5) or at the right end (1)."""
     width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size / 900, 1)[0][0]
     corner = round(at[0] - align * width), round(at[1])
-    cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size / 900, colour, 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size / 900, OUTLINE, 1, cv2.LINE_AA)
 
 
 def _fixed_point(points: np.ndarray) -> np.ndarray:
@@ -518,11 +514,12 @@ def _track_palette(skeleton: Skeleton, track: int) -> tuple[list, list]:
 def _overlay(image: np.ndarray, colours: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Blend (h, w, 3) or (3,) colours over the greyed image by (h, w) strengths, both scaled up from cells to pixels."""
     height, width = _copy_of(image).shape[:2]
+    strength = strength.astype(np.float32)
     # scaling colour × strength instead of colour keeps the rims of neighbouring parts clean
-    layers = np.concatenate([colours * strength[..., None], strength[..., None]], axis=2).astype(np.float32)
-    layers = cv2.resize(layers, (width, height), interpolation=cv2.INTER_LINEAR)
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None] * 0.55
-    return np.rint(grey * (1 - layers[..., 3:]) + layers[..., :3]).clip(0, 255).astype(np.uint8)
+    layers = (colours * strength[..., None], strength)
+    colour, cover = (cv2.resize(m.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) for m in layers)
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) * (np.float32(0.55) * (1 - cover))
+    return cv2.add(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), colour, dtype=cv2.CV_8U)
 
 
 def _hues(y: np.ndarray, x: np.ndarray) -> np.ndarray:

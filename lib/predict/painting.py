@@ -10,6 +10,7 @@ import numpy as np
 
 from lib.draw import (
     draw_people,
+    grid,
     heatmap_overlay,
     paf_overlay,
     part_grid,
@@ -91,14 +92,16 @@ class Painter:
         heatmaps, picture = self._on_picture(seen, fine)[:k], self._panel(seen)
         panels = [heatmap_overlay(picture, heatmap[None]) for heatmap in heatmaps]
         names = [f"{name} {heatmap.max():.2f}" for name, heatmap in zip(skeleton.keypoints, heatmaps)]
+        sheets = [part_grid(panels, names, COLUMNS)]
         if "tags" in maps:
             tags = self._on_picture(seen, "tags")[:k]
             sure = np.stack([cv2.resize(heatmap, tags.shape[:0:-1]) for heatmap in heatmaps]) > 0.1
             # one range for all: a person has the same colour in every panel
             limits = tag_limits(tags, sure[: len(tags)] if len(tags) == k else sure.any(axis=0, keepdims=True))
-            panels += [tag_overlay(picture, tag[None], limits=limits) for tag in tags]
-            names += [f"tag of {name}" for name in skeleton.keypoints] if len(tags) == k else ["tags"]
-        return part_grid(panels, names, COLUMNS)
+            panels = [tag_overlay(picture, tag[None], limits=limits) for tag in tags]
+            names = [f"tag of {name}" for name in skeleton.keypoints] if len(tags) == k else ["tags"]
+            sheets.append(part_grid(panels, names, COLUMNS))
+        return grid(sheets, 1)
 
     def fields(self, seen: Seen) -> np.ndarray:
         """A panel for each limb's field, its direction as hue."""

@@ -42,8 +42,8 @@ def test_pictures_of_tags_and_heatmaps(picture, flip):
     drawn = Painter(predictor, ("connections", "tags", "heatmaps"))(seen)
     assert list(drawn) == ["connections", "tags", "heatmaps"] and (drawn["connections"] != frame).any()
     assert drawn["connections"].shape == frame.shape
-    # two heatmaps, and a tag map of each below or beside them
-    assert drawn["heatmaps"].shape[1] == 4 * 280 + 3 * 4 and drawn["heatmaps"].shape[0] == 210
+    # two heatmaps, and below them the tags of each
+    assert drawn["heatmaps"].shape == (2 * 230 + 4, 2 * 280 + 4, 3)
     plain = Painter(Predictor(tag_model()), ("tags",))(seen_by(Predictor(tag_model()), picture))["tags"]
     assert drawn["tags"].shape[0] == 480 and (drawn["tags"].shape[1] > plain.shape[1] + 300) == flip
 
@@ -69,13 +69,13 @@ def test_nobody_and_shared_tags(picture):
     seen.people = shared.people(seen.answers, seen.fitted)
     assert len(seen.people) == 2
     drawn = Painter(shared, ("tags", "heatmaps"))(seen)
-    assert drawn["heatmaps"].shape[1] == 3 * 280 + 2 * 4
+    assert drawn["heatmaps"].shape == (2 * 230 + 4, 2 * 280 + 4, 3)
 
 
 def test_fields_and_heatmaps_of_part_affinity_fields(picture):
     predictor = Predictor(dot_model())
     drawn = Painter(predictor, ("heatmaps", "fields"))(seen_by(predictor, picture))
-    assert drawn["heatmaps"].shape == (210, 2 * 280 + 4, 3) and drawn["fields"].shape == (210, 280, 3)
+    assert drawn["heatmaps"].shape == (230, 2 * 280 + 4, 3) and drawn["fields"].shape == (230, 280, 3)
     # the stripes' fields point down, all in one hue
     assert (drawn["fields"].max(axis=(0, 1)) > 150).any()
 
