@@ -221,7 +221,7 @@ def test_a_file_of_another_network(tmp_path: Path, public_file: Path, state: Map
     torch.save(mobilenet_content(state), tmp_path / "mobilenet.pth.tar")
     with pytest.raises(ValueError, match="not a checkpoint of Lightweight OpenPose: it is a MobileNet classifier; give it to"):
         load_lightweight_openpose(tmp_path / "mobilenet.pth.tar")
-    with pytest.raises(ValueError, match="read by load_trt_pose and load_lightweight_openpose"):
+    with pytest.raises(ValueError, match="read by load_trt_pose, load_lightweight_openpose"):
         load_model(public_file)
 
 

@@ -192,8 +192,9 @@ def load_higherhrnet(path: str | Path, skeleton: Skeleton = COCO17, *, trained_o
     network = _random(HigherHRNet, skeleton, **options)
     report = fill(network, public.state, path, source)
     print(f"{path} ({public.layout} HigherHRNet, width {options['width']}, {keypoints} keypoints): {report}")
-    named = re.search(r"[_-](\d{3,4})(?:x(\d{3,4}))?(?=[_.-])", Path(path).name)
-    size = input_size or ((int(named[1]), int(named[2] or named[1])) if named else (512, 512))
+    sides = re.findall(r"[_-](\d{3,4})(?:x(\d{3,4}))?(?=[_.-])", Path(path).name)
+    named = [(int(a), int(b or a)) for a, b in sides if int(a) % 32 == int(b or a) % 32 == 0]
+    size = input_size or next(iter(named), (512, 512))
     codec = TagsCodec(
         skeleton, truncate=True, tag_per_keypoint=options["tag_per_keypoint"], tags_at_half=options["tags_at_half"]
     )

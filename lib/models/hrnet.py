@@ -219,8 +219,8 @@ def pretrained_path(pretrained: bool | str):
         ValueError: it is True, which names none.
     """
     if pretrained is True:
-        raise ValueError("pretrained is False or the path of a checkpoint: nobody offers HRNet's files to programs, so download "
-                         "one by hand (pretrained/README.md names them) or train a classifier")  # fmt: skip
+        raise ValueError("pretrained is False or the path of a checkpoint: a classifier of yours, or a public file, which "
+                         "pretrained/README.md tells where to find")  # fmt: skip
     return ROOT / pretrained
 
 
