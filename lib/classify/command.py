@@ -71,7 +71,7 @@ def classify(source: str | Path, model: str | Path, out: str | Path, *, classes:
     _check_out(out, overwrite)
     network = PictureClassifier(model, device, classes)
     truths = [network.label_of(path.parent.name) if source.is_dir() else None for path in paths]
-    faults, right, rows = [], [], None
+    faults, right, rows, drawn = [], [], None, 0
     try:
         for index, answer in _answers(network, paths, batch_size, num_workers):
             if isinstance(answer, str):
@@ -89,10 +89,11 @@ def classify(source: str | Path, model: str | Path, out: str | Path, *, classes:
             if index < draw:
                 picture = draw_top(read_image(paths[index]), best, named)
                 _write_picture(out / f"{index:06d}_{paths[index].stem}.jpg", picture)
+                drawn += 1
     finally:
         if rows:
             rows.close()
-    return _report(out, source, model, len(paths), faults, right)
+    return _report(out, source, model, len(paths), faults, right, drawn)
 
 
 def _paths(source: Path, out: Path) -> list[Path]:
@@ -164,8 +165,8 @@ def _write_picture(path: Path, picture: np.ndarray) -> None:
     files.write(path, data.tobytes())
 
 
-def _report(out: Path, source: Path, model: str | Path, count: int, faults: list[str],
-            right: list[tuple[bool, bool]]) -> dict[str, float]:  # fmt: skip
+def _report(out: Path, source: Path, model: str | Path, count: int, faults: list[str], right: list[tuple[bool, bool]],
+            drawn: int) -> dict[str, float]:  # fmt: skip
     if len(faults) == count:
         raise ValueError(faults[0])
     results = {"pictures": count - len(faults), "labelled": len(right)}
@@ -173,7 +174,7 @@ def _report(out: Path, source: Path, model: str | Path, count: int, faults: list
         results |= dict(zip(("top1", "top5"), np.mean(right, axis=0).tolist()))
     facts = {"source": str(source), "model": str(model)}
     files.write(out / RESULTS, json.dumps(facts | results, indent=2))
-    print(f"{results['pictures']} pictures: {LIST}, {RESULTS} and the drawn ones in {out}")
+    print(f"{results['pictures']} pictures, {drawn} of them drawn: {LIST} and {RESULTS} in {out}")
     if right:
         print(f"of {len(right)} in folders named after a class: top-1 {results['top1']:.1%} right (error "
               f"{1 - results['top1']:.1%}), top-5 {results['top5']:.1%} right (error {1 - results['top5']:.1%})")  # fmt: skip
