@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lib.codecs.tags import TagsCodec
 
 ADJUSTMENTS = ("parabola", "quarter", "none")
-GROUPINGS = {"nearest": tags_group.NEAREST, "published": tags_group.PUBLISHED}
+GROUPINGS = ("gain", "published")
 CAPS = ("best", "first", "none")
 
 PUBLISHED_TAGS = {
@@ -61,8 +61,9 @@ class TagsOptions:
         plateaus: each cell of several with the same value is a peak (published), not the first alone.
         upsample: enlarge heatmaps, and tags to the same grid, so many times by linear interpolation first.
         tags_in_one_step: enlarge tags straight to that grid, without a halt at the finest heatmaps' resolution.
-        grouping: who gets which peak is decided by the rounded tag distance, then the heatmap. Ties go to the "nearest" tag; or
-            they fall as in the "published" program, which also makes one person of two whose first tags are exactly equal.
+        grouping: of one keypoint's peaks as many as possible, as strong and as near by their tags as possible, go to the people
+            begun so far ("gain"); or those with the smallest rounded distances, then the strongest, ties falling as in the
+            "published" program, which also makes one person of two whose first tags are exactly equal.
         adjust: place of a keypoint: the top of a "parabola" (of logarithms) between the cells; "quarter" of a cell towards the
             larger neighbour and half a cell right and down, as published for targets that are cut off to whole cells; or "none".
         refine: look for a person's missing keypoints where the heatmap less the rounded distance to its mean tag is largest.
@@ -82,11 +83,11 @@ class TagsOptions:
     plateaus: bool = False
     upsample: int = 1
     tags_in_one_step: bool = False
-    grouping: str = "nearest"
+    grouping: str = "gain"
     adjust: str = "parabola"
     refine: bool = True
     refine_threshold: float = 0.02
-    refine_tag_cutoff: float | None = 0.5
+    refine_tag_cutoff: float | None = 0.4
     min_parts: int = 3
     cap: str = "best"
     never_nobody: bool = False

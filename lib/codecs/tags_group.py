@@ -12,8 +12,6 @@ import numpy as np
 
 from lib.skeleton import Skeleton
 
-NEAREST, PUBLISHED = 0, 1
-
 
 @lru_cache(maxsize=32)
 def joint_order(skeleton: Skeleton) -> tuple[int, ...]:
@@ -44,8 +42,9 @@ def joint_order(skeleton: Skeleton) -> tuple[int, ...]:
 def group_peaks(counts, scores, tags, order, max_people, tag_threshold, published):
     """People as indices of peaks, in the order in which they were begun.
 
-    A peak's cost for a person is 100 times the rounded distance to the mean of the person's tags so far, less the peak's score;
-    ties are settled by the distance itself, or with `published` by the order in which the search comes upon them.
+    The assignment of one keypoint's peaks to the people so far is the one with the largest sum of gains: how much nearer a
+    peak's tag is to the mean of a person's tags than the threshold, as a share of it, times the root of the peak's score. With
+    `published` it is the one with the smallest sum of costs: 100 times the rounded distance, less the score.
 
     Args:
         counts: (K,) int64 number of peaks.
@@ -54,7 +53,7 @@ def group_peaks(counts, scores, tags, order, max_people, tag_threshold, publishe
         order: (K,) int64 order of the keypoints.
         max_people: only so many people, those begun first, are asked.
         tag_threshold: a peak that is no nearer begins a person of its own.
-        published: also make one person of two whose first tag begins with the same number.
+        published: also, make one person of two whose first tag begins with the same number.
 
     Returns:
         (P, K) int64 index of the peak, −1 where there is none.
@@ -95,7 +94,7 @@ def _partners(scores, tags, own, sizes, tag_threshold, published):
     """The person of every peak of one keypoint, −1 where none is near enough."""
     num_peaks, num_people, dims = scores.shape[0], own.shape[0], tags.shape[1]
     distances = np.empty((num_peaks, num_people))
-    costs = np.full((num_peaks, max(num_peaks, num_people)), 1e10)
+    costs = np.full((num_peaks, max(num_peaks, num_people)), 1e10 if published else 0.0)
     for p in range(num_people):
         mean = mean_tag(own[p], sizes[p])
         for m in range(num_peaks):
@@ -104,9 +103,10 @@ def _partners(scores, tags, own, sizes, tag_threshold, published):
                 difference = np.float64(tags[m, e]) - np.float64(mean[e])
                 total += difference * difference
             distances[m, p] = np.sqrt(total)
-            costs[m, p] = np.rint(distances[m, p]) * 100 - np.float64(scores[m])
-            if not published:
-                costs[m, p] += distances[m, p]
+            if published:
+                costs[m, p] = np.rint(distances[m, p]) * 100 - np.float64(scores[m])
+            else:
+                costs[m, p] = min(distances[m, p] / tag_threshold - 1, 0.0) * np.sqrt(scores[m])
     partners = cheapest(costs)
     for m in range(num_peaks):
         if partners[m] >= num_people or not distances[m, partners[m]] < tag_threshold:
