@@ -1,14 +1,16 @@
-# workbook: everything, headless, with a report · test · lab: JupyterLab · bench: the figures of the README
+# workbook: everything, headless, with a report · test · lab: JupyterLab · bench: the figures of the README ·
+# mlflow: the server that keeps trainings with --mlflow http://127.0.0.1:5000, and shows those with --mlflow local
 #   make workbook PROFILE=full DATA=/path/to/coco     (smoke: seconds, workshop: minutes, full: COCO and a GPU)
 PROFILE ?= workshop
 DATA    ?= data/synthetic
 PYTHON3 ?= python3
+PORT    ?= 5000
 ENV     := $(or $(CONDA_PREFIX),.venv)
 PYTHON  := $(ENV)/bin/python
 STAMP   := $(ENV)/.pose-workbook
 ROOTFUL := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: workbook test lab bench data clean
+.PHONY: workbook test lab bench mlflow data clean
 
 workbook: data
 	$(PYTHON) -m lib book --profile $(PROFILE) --data_dir $(DATA)
@@ -26,6 +28,14 @@ lab: $(STAMP)
 
 bench: $(STAMP)
 	$(PYTHON) -m benchmarks
+
+# for this machine alone: whoever reaches it may read and delete runs
+mlflow: export MLFLOW_DISABLE_TELEMETRY ?= true
+mlflow: $(STAMP)
+	mkdir -p runs/mlflow
+	$(PYTHON) -m mlflow server --host 127.0.0.1 --port $(PORT) \
+	    --backend-store-uri sqlite:///runs/mlflow/mlflow.db \
+	    --no-serve-artifacts --default-artifact-root '$(CURDIR)/runs/mlflow/artifacts'
 
 # at once when it is there already
 data: $(STAMP)

@@ -50,14 +50,16 @@ def as_figure(metrics: Metrics, columns: int = 4) -> Figure:
 
     columns = min(columns, max(1, len(metrics)))
     rows = math.ceil(max(1, len(metrics)) / columns)
-    figure = Figure(figsize=(3.4 * columns, 2.3 * rows))
+    width, height = 3.4 * columns, 2.3 * rows
+    figure = Figure(figsize=(width, height))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     # a fixed layout: matplotlib's own takes seconds to think one out
-    figure.subplots_adjust(0.05, 0.1 / rows, 0.99, 1 - 0.12 / rows, 0.28, 0.35)
+    figure.subplots_adjust(0.7 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.3, 0.35)
     for axis, (metric, lines) in zip(axes, metrics.items()):
         for split, points in lines.items():
             axis.plot(*zip(*points), color=COLOURS[split], marker="o" if len(points) < 40 else "", markersize=3, label=split)
         axis.set_title(metric, fontsize=10)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
