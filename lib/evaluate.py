@@ -19,20 +19,19 @@ import numpy as np
 import torch
 import yaml
 
-from lib import ROOT, checkpoints, files
-from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_trt_pose, load_weights
+from lib import ROOT, files
+from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_weights
 from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
 from lib.metrics import METRICS, CocoScorer, coco_output, people_to_results
-from lib.models.foreign import identify, read_foreign
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
+from lib.predict.predictor import PUBLIC_SUFFIXES, public_model
 from lib.predict.published import check_published, has_old_decoder, published_predictor
 
 PROTOCOLS = ("all", "with_people")
 RULES = ("ours", "published")
-PUBLIC_FILES = (".pth", ".pt", ".tar")
 PEOPLE_PER_IMAGE = 20
 """COCO's score looks at the 20 surest of an image; what a bad network finds beyond is not kept."""
 
@@ -258,9 +257,9 @@ def _config(predictor: Predictor, annotations: str | Path, images: str | Path, *
               "flip_test": predictor.flip_test, "scales": list(predictor.scales),
               "old_decoder": choices["rules"] == "published" and has_old_decoder(predictor.codec)}  # fmt: skip
     stages = predictor.metadata["network"]["options"].get("num_refinement_stages")
-    if stages is not None and source and source.suffix in (".safetensors", *PUBLIC_FILES):
+    if stages is not None and source and source.suffix in (".safetensors", *PUBLIC_SUFFIXES):
         config["num_refinement_stages"] = stages
-    free = source is None or source.suffix in (".safetensors", *PUBLIC_FILES)
+    free = source is None or source.suffix in (".safetensors", *PUBLIC_SUFFIXES)
     config["input_size"] = list(predictor.input_size) if free else None
     if choices["rules"] == "ours":
         options = json.loads(json.dumps(predictor.codec.options))  # tuples become lists
@@ -311,17 +310,10 @@ def _per_image(images: Sequence[Image], matches: Sequence[dict]) -> list[dict]:
 
 def _readable(path: Path, num_refinement_stages: int | None) -> Model | Path:
     """A public checkpoint, or one of ours with fewer refinement stages, as a model in memory; any other file as it is."""
-    if path.suffix in PUBLIC_FILES:
-        kind, what = identify(read_foreign(path))
-        if kind == "trt_pose" and num_refinement_stages is None:
-            return load_trt_pose(path)
-        if kind == "higherhrnet" and num_refinement_stages is None:
-            return checkpoints.load_higherhrnet(path)
-        if kind != "lightweight_openpose":
-            raise ValueError(f"{path} cannot be evaluated like this: {what}")
-        return load_lightweight_openpose(
-            path, num_refinement_stages=1 if num_refinement_stages is None else num_refinement_stages
-        )
+    if path.suffix in PUBLIC_SUFFIXES:
+        if num_refinement_stages is None:
+            return public_model(path)
+        return load_lightweight_openpose(path, num_refinement_stages=num_refinement_stages)
     if num_refinement_stages is None:
         return path
     if path.suffix != ".safetensors":

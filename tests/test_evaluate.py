@@ -15,9 +15,15 @@ from lib.codecs import CODECS
 from lib.data.coco import Image, read_coco, write_coco
 from lib.data.openpose_lists import val_subset
 from lib.evaluate import evaluate, published_predictor
+from lib.metrics import METRICS, coco_output
+from lib.models import NETWORKS
+from lib.models.higherhrnet import HigherHRNet
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.predict import Predictor
+from lib.skeleton import COCO17
 from tests.dots import POLE, DotNet, dot_model, write_poles
+from tests.models.hrnet_files import MINI, official
+from tests.tag_dots import TagDots, tag_model
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +33,6 @@ def poles(tmp_path_factory):
 
 @pytest.fixture
 def dots_can_be_loaded(monkeypatch):
-    from lib.models import NETWORKS
-
     monkeypatch.setitem(NETWORKS, "DotNet", DotNet)
 
 
@@ -127,6 +131,65 @@ def test_figures_by_other_rules_say_so(poles, any_eights):
     assert report.run_card["scales"] == [0.5, 1.0] and report.run_card["old_decoder"] and report.run_card["limit"] == 2
 
 
+def test_cocos_own_words(capsys):
+    from pycocotools.cocoeval import COCOeval
+
+    metrics = dict(zip(METRICS, (0.6731, 0.87, 0.7333, -1.0, 0.0, 1.0, 0.896, 0.77, 0.652, 0.819)))
+    theirs = COCOeval(iouType="keypoints")
+    # −1 stands where nothing exists; one number for each overlap and size
+    overlaps, sizes = len(theirs.params.iouThrs), len(theirs.params.areaRng)
+    values = {"AP": np.full((overlaps, 101, 1, sizes, 1), -1.0), "AR": np.full((overlaps, 1, sizes, 1), -1.0)}
+    theirs.eval = {"precision": values["AP"], "recall": values["AR"]}
+    theirs.summarize()
+    assert coco_output(dict.fromkeys(METRICS, -1.0)) == capsys.readouterr().out
+    lines = coco_output(metrics).splitlines()
+    assert lines[0] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets= 20 ] = 0.673"
+    assert lines[9] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets= 20 ] = 0.819"
+
+
+def test_the_config_repeats_an_evaluation(poles, tmp_path, dots_can_be_loaded, capsys):
+    checkpoint = save_model(tmp_path / "dots.safetensors", dot_model(min_parts=2))
+    run = ["evaluate", str(checkpoint), f"--data_dir={poles}", f"--out_dir={tmp_path / 'a'}", "--limit=5", "--flip_test=true"]
+    options = ["--codec.peak_threshold=0.2", "--scales=[0.5,1]", "--input_size=[64,96]", "--maps_at=image"]
+    assert command([*run, *options]) == 0
+    printed = capsys.readouterr().out
+    assert command(["evaluate", f"--config={tmp_path / 'a/config.yaml'}", f"--out_dir={tmp_path / 'b'}"]) == 0
+    assert capsys.readouterr().out == printed and "5 of 12 images, scales 0.5 1, flip test" in printed
+    for name in ("coco_results.json", "coco_output.txt", "metrics.json", "run_card.json", "config.yaml"):
+        assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text(), name
+    card = json.loads((tmp_path / "a/run_card.json").read_text())
+    assert card["codec_options"]["peak_threshold"] == 0.2 and card["maps_at"] == "image" and card["input_size"] == [64, 96]
+    assert "maxDets= 20" in (tmp_path / "a/coco_output.txt").read_text()
+    in_memory = evaluate(Predictor(dot_model()), poles / "poles.json", poles / "images", limit=1)
+    assert in_memory.config["model"] is None, "which nobody can repeat without a file"
+
+
+def test_both_published_rules_of_tags(poles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(NETWORKS, "TagDots", TagDots)
+    coco = read_coco(poles / "poles.json")
+    lonely = coco.images[0].id
+    coco.annotations = [a for a in coco.annotations if a.image_id != lonely]
+    file = write_coco(tmp_path / "poles.json", coco)
+    checkpoint = save_model(tmp_path / "tags.safetensors", tag_model((96, 96)))
+    run = ["evaluate", str(checkpoint), f"--annotations={file}", f"--images={poles / 'images'}", "--rules=published",
+           "--flip_test=true", "--limit=6", "--batch_size=2"]  # fmt: skip
+    assert command([*run, f"--out_dir={tmp_path / 'higher'}", "--scales=[0.5,1,2]", "--input_size=[128]"]) == 0
+    assert "published rules of HigherHRNet, 6 of 12 images, scales 0.5 1 2, flip test\n" in capsys.readouterr().out
+    assert command([*run, f"--out_dir={tmp_path / 'thawro'}", "--protocol=with_people"]) == 0
+    expected = "published rules of pytorch-human-pose, 6 of 12 images, with people, flip test\n"
+    assert expected in capsys.readouterr().out
+    cards = [json.loads((tmp_path / name / "run_card.json").read_text()) for name in ("higher", "thawro")]
+    assert [card["rules_of"] for card in cards] == ["HigherHRNet", "pytorch-human-pose"]
+    assert [card["protocol"] for card in cards] == ["all", "with_people"]
+    assert [card["codec_options"]["tag_threshold"] for card in cards] == [1.0, 0.5]
+    assert cards[0]["input_size"] == [128, 128] and (cards[0]["fit"], cards[0]["maps_at"]) == ("short", "pixels")
+    assert json.loads((tmp_path / "higher/metrics.json").read_text())["metrics"]["AP50"] > 0.6
+    assert command(["evaluate", f"--config={tmp_path / 'higher/config.yaml'}"]) == 0
+    assert command([*run, "--codec.tag_threshold=2"]) == 1
+    assert "the published rules say what codec must be" in capsys.readouterr().err
+    assert command([*run[:-3], "--rules=ours", "--fit=wide"]) == 1 and "choose model, height or short" in capsys.readouterr().err
+
+
 def test_half_a_pixel_on_its_own(poles):
     predictor = Predictor(dot_model(min_parts=2))
     plain, moved = (evaluate(predictor, poles / "poles.json", poles / "images", half_pixel=half) for half in (None, True))
@@ -160,6 +223,20 @@ def test_published_rules_are_there_for_some_codecs(poles):
     predictor.codec = Offsets()
     with pytest.raises(ValueError, match="codec Offsets, only for .*use rules='ours'"):
         evaluate(predictor, poles / "poles.json", poles / "images", rules="published")
+
+
+def test_a_public_higherhrnet_is_evaluated(poles, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save(official(HigherHRNet(COCO17, **MINI)), tmp_path / "pose_higher_hrnet.pth")
+    coco = read_coco(poles / "poles.json")
+    coco.categories[0].keypoints[:] = ["left_ear", "left_ankle"]
+    file = write_coco(tmp_path / "ears.json", coco)
+    run = ["evaluate", str(tmp_path / "pose_higher_hrnet.pth"), f"--annotations={file}", f"--images={poles / 'images'}"]
+    assert command([*run, "--rules=published", "--input_size=[64]", "--limit=2", f"--out_dir={tmp_path}"]) == 0
+    assert "published rules of HigherHRNet, 2 of 12 images" in capsys.readouterr().out
+    card = json.loads((tmp_path / "run_card.json").read_text())
+    assert card["model"]["codec"]["name"] == "TagsCodec" and card["model_file"]["name"] == "pose_higher_hrnet.pth"
+    assert Predictor(tmp_path / "pose_higher_hrnet.pth", input_size=(64, 64)).codec.truncate
 
 
 @pytest.mark.parametrize("rules", ["ours", "published"])

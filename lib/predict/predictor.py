@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.checkpoints import Model, load_model
+from lib.checkpoints import Model, load_higherhrnet, load_lightweight_openpose, load_model, load_trt_pose
 from lib.codecs import CODECS
 from lib.data.augment import read_image
 from lib.export_tensorrt import TensorRTNetwork
+from lib.models.foreign import identify, read_foreign
 from lib.people import People, invert_affine
 from lib.predict.fitting import fit_height, fit_model, fit_short, maps_at_image, maps_at_input, maps_at_pixels
 from lib.predict.stages import overlapped
@@ -23,6 +24,11 @@ from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
 
 LARGEST_SCALE = 8  # a percentage taken for a factor would ask for more memory than the machine has
+
+
+PUBLIC = {"trt_pose": load_trt_pose, "lightweight_openpose": load_lightweight_openpose, "higherhrnet": load_higherhrnet}
+"""Kinds of public files that can predict, and what reads them."""
+PUBLIC_SUFFIXES = (".pth", ".pt", ".tar")
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,8 @@ class Predictor:
         device, precision, flip_test, scales, fit_to, maps_at: as asked for.
 
     Args:
-        model: `.safetensors` checkpoint, exported `.onnx`, TensorRT `.plan`, or a `Model` in memory, of which a copy
-            is taken.
+        model: `.safetensors` checkpoint, exported `.onnx`, TensorRT `.plan`, a public `.pth` of one of the kinds in `PUBLIC`,
+            or a `Model` in memory, of which a copy is taken.
         device: "cpu", "cuda" or "cuda:1". A device that cannot be used is an error, never a silent fallback.
         precision: "bf16" runs a torch network under autocast; an exported file carries its own precision.
         flip_test: average the maps of the image and of its mirror image (tags get a second number instead); twice the work,
@@ -129,7 +135,9 @@ class Predictor:
             raise ValueError("images must be a list of images or paths; for a single one write predictor([image])[0]")
         return list(self.each(images, batch_size))
 
-    def each(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 8, what: str = "predict") -> Iterator[People]:
+    def each(
+        self, images: Sequence[np.ndarray | str | Path], batch_size: int = 8, what: str = "predict"
+    ) -> Iterator[People]:
         """The same, one after the other, so that nobody has to keep them all; `what` stands before the progress."""
         # the next batch is read and warped while the network works on one and the people of the last are read
         batches = overlapped(self._batches(images, batch_size))
@@ -175,9 +183,7 @@ class Predictor:
         codec, base = self.codec, self.base
         if self.maps_at == "image":
             published = self.fit_to == "height"
-            maps = maps_at_image(
-                answers, fitted.affines, fitted.size, codec.strides, codec.own_scale, base, published
-            )
+            maps = maps_at_image(answers, fitted.affines, fitted.size, codec.strides, codec.own_scale, base, published)
             return codec.at_pixels(codec.stride / fitted.affines[base][1, 1]).decode(maps)
         if self.maps_at == "pixels":
             maps = maps_at_pixels(answers, base, fitted.inputs[base].shape[:2], codec.own_scale)
@@ -247,6 +253,19 @@ class Predictor:
         ]
 
 
+def public_model(path: str | Path) -> Model:
+    """A public checkpoint of trt_pose, Lightweight OpenPose (with one refinement stage) or HigherHRNet.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file; the sentence says which.
+    """
+    kind, what = identify(read_foreign(path))
+    if kind not in PUBLIC:
+        raise ValueError(f"{path} cannot find people like this: {what}")
+    return PUBLIC[kind](path)
+
+
 def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
     """The codec a file was made with, `options` replacing some of its own.
 
@@ -279,12 +298,13 @@ def _opened(
     if isinstance(model, Model):
         return TorchNetwork(copy.deepcopy(model), device, precision, input_size)
     path = Path(model)
-    if path.suffix not in (".safetensors", ".onnx", ".plan"):
-        raise ValueError(
-            f"{path}: a model is a .safetensors checkpoint, an exported .onnx or a TensorRT .plan, not {path.suffix or 'this'!r}"
-        )
+    if path.suffix not in (".safetensors", ".onnx", ".plan", *PUBLIC_SUFFIXES):
+        raise ValueError(f"{path}: a model is a .safetensors checkpoint, an exported .onnx, a TensorRT .plan or a public .pth, "
+                         f"not {path.suffix or 'this'!r}")  # fmt: skip
     if not path.is_file():
         raise FileNotFoundError(f"there is no model {path}")
+    if path.suffix in PUBLIC_SUFFIXES:
+        return TorchNetwork(public_model(path), device, precision, input_size)
     if path.suffix == ".safetensors":
         return TorchNetwork(load_model(path), device, precision, input_size)
     if precision != "fp32" or input_size is not None:

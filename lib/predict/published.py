@@ -12,7 +12,7 @@ from lib.codecs import Codec
 from lib.codecs.paf import PafCodec, lightweight_openpose_options
 from lib.codecs.tags import TagsCodec
 from lib.codecs.tags_decode import PUBLISHED_TAGS, THAWRO_TAGS
-from lib.predict.predictor import Predictor
+from lib.predict.predictor import PUBLIC_SUFFIXES, Predictor, public_model
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def published_predictor(model: Model | str | Path, device: str = "cpu", *, scale
         ValueError: there are no such rules for this model.
     """
     source = None if isinstance(model, Model) else Path(model)
-    if source is not None and source.suffix == ".safetensors":
-        model = load_model(source)
+    if source is not None and source.suffix in (".safetensors", *PUBLIC_SUFFIXES):
+        model = load_model(source) if source.suffix == ".safetensors" else public_model(source)
     codec = model.codec if isinstance(model, Model) else Predictor(model, device).codec
     rules = published_rules(codec, protocol, old_decoder)
     _check_scales(rules, scales)
