@@ -149,7 +149,7 @@ def test_missing_and_cut_off_images_are_named(tmp_path):
 def test_wrong_model_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no model"):
         Predictor(tmp_path / "gone.onnx")
-    for name, message in (("weights.pth", "weights.pth.*safetensors"), ("empty.onnx", "empty.onnx.*cannot open"),
+    for name, message in (("weights.txt", "weights.txt.*safetensors"), ("weights.pth", "not a checkpoint"), ("empty.onnx", "empty.onnx.*cannot open"),
                           ("bad.safetensors", "bad.safetensors")):  # fmt: skip
         (tmp_path / name).write_bytes(b"no model")
         with pytest.raises(ValueError, match=message):
