@@ -282,6 +282,9 @@ def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _chosen(coco: CocoFile, category_id: int, protocol: str, subset: int | None, limit: int | None) -> list[Image]:
+    for name, count in (("subset", subset), ("limit", limit)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name} is {count}; it counts images and must be at least 1")
     images = coco.images if subset is None else [coco.images[i] for i in val_subset(len(coco.images), subset)]
     if protocol == "with_people":
         occupied = {
@@ -323,6 +326,8 @@ def _readable(path: Path, num_refinement_stages: int | None) -> Model | Path:
     model = load_model(path)
     if not isinstance(model.network, LightweightOpenPose):
         raise ValueError(f"{path} is a {type(model.network).__name__}, which has no refinement stages")
+    if num_refinement_stages > (trained := model.network.options["num_refinement_stages"]):
+        raise ValueError(f"{path} has {trained} refinement stages, {num_refinement_stages} of them cannot be used")
     options = {**model.network.options, "num_refinement_stages": num_refinement_stages}
     network = LightweightOpenPose(model.network.skeleton, **options)
     load_weights(network, path)

@@ -274,6 +274,12 @@ def test_the_command_follows_published_rules(poles, tmp_path, capsys, dots_can_b
     assert "DotNet, which has no refinement stages" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["limit", "subset"])
+def test_a_number_of_images_counts_them(poles, option):
+    with pytest.raises(ValueError, match=f"{option} is -1; it counts images"):
+        evaluate(Predictor(dot_model()), poles / "poles.json", poles / "images", **{option: -1})
+
+
 def test_later_stages_are_left_out_and_public_files_are_read(tmp_path):
     network = LightweightOpenPose(POLE, num_refinement_stages=2, num_channels=16).eval()
     model = Model(network, CODECS["PafCodec"](POLE, stride=8), (64, 64))
@@ -281,6 +287,8 @@ def test_later_stages_are_left_out_and_public_files_are_read(tmp_path):
     with pytest.warns(UserWarning, match="stage"):
         fewer = module._readable(path, 1)
     assert len(fewer.network.refinement_stages) == 1 and fewer.metadata()["network"]["options"]["num_refinement_stages"] == 1
+    with pytest.raises(ValueError, match="has 2 refinement stages, 3 of them cannot be used"):
+        module._readable(path, 3)
     images = torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(fewer.network(images)["pafs"], load_model(path).network.stages(images)[1]["pafs"])
