@@ -51,11 +51,15 @@ def place(options: Any) -> dict[str, Any]:
     if launched():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return placed | {"devices": local, "num_nodes": process_count() // local}
-    count = len(options.devices) if isinstance(options.devices, list) else options.devices
-    if options.num_nodes > 1 or str(count) not in ("auto", "1"):
-        raise ValueError(f"trainer.devices is {options.devices}, but this is one process: start "
-                         f"`torchrun --standalone --nproc_per_node={max(2, count) if isinstance(count, int) else 'N'} "
-                         "-m lib train …` and leave trainer.devices out")  # fmt: skip
+    # a number, "auto", or which ones: [1] or "1,"
+    devices = options.devices
+    if isinstance(devices, str) and "," in devices:
+        devices = devices.split(",")
+    count = str(len([device for device in devices if device]) if isinstance(devices, list) else devices)
+    if options.num_nodes > 1 or count not in ("auto", "1"):
+        raise ValueError(f"trainer.devices is {options.devices} and trainer.num_nodes {options.num_nodes}, but this is one "
+                         f"process: start `torchrun --standalone --nproc_per_node={count if count.isdecimal() else 'N'} "
+                         "-m lib train …` and leave both out")  # fmt: skip
     return placed | {"devices": 1 if count == "auto" else options.devices}
 
 
