@@ -15,7 +15,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import cv2
 import lightning
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -72,7 +72,7 @@ class TrainingRun:
 
 
 def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] | None = None, resume: bool = False,
-          live: bool = False) -> TrainingRun:  # fmt: skip
+          live: bool = False, callbacks: Sequence[Callback] = ()) -> TrainingRun:  # fmt: skip
     """Train as a recipe says.
 
     Args:
@@ -81,6 +81,7 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
         overrides: dotted keys of the recipe, {"data.batch_size": 8}.
         resume: go on from `last.ckpt`, to the same weights as if nothing had happened.
         live: redraw the curves in the notebook after every epoch.
+        callbacks: further ones of Lightning, to watch the training.
 
     Raises:
         ValueError: a key is unknown (the nearest one is named) or a value does not fit.
@@ -89,16 +90,18 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
         raise ValueError(f"{recipe} is trained in {count} steps: lib.chain.train_steps(recipe, out_dir) trains them")
     arguments = _arguments(recipe, out_dir, overrides)
     arguments += [f"--resume={str(resume).lower()}", f"--live={str(live).lower()}"]
-    return run(arguments, exit_on_error=False)
+    return run(arguments, exit_on_error=False, callbacks=callbacks)
 
 
-def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None) -> TrainingRun:
+def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None,
+        callbacks: Sequence[Callback] = ()) -> TrainingRun:  # fmt: skip
     """Train as command-line arguments say; see `train`.
 
     Args:
         arguments: `--config RECIPE --out_dir RUN` and the rest.
         exit_on_error: leave the program with status 2 at a wrong argument, instead of a ValueError.
         curves: to go on drawing, if they are live.
+        callbacks: further ones of Lightning.
     """
     cli = parse(arguments, exit_on_error)
     out_dir, last = ROOT / cli.config.out_dir, ROOT / cli.config.out_dir / "last.ckpt"
@@ -109,7 +112,7 @@ def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None)
     recipe = cli.parser.dump(cli.config)
     check_same_network(out_dir / "recipe.yaml", recipe, resumed=last.exists())
     history = History(out_dir, (curves or Curves()) if cli.config.live else None)
-    callbacks = [history]
+    callbacks = [history, *callbacks]
     if distributed.is_main():
         callbacks += _keepers(cli, out_dir, recipe, history)
         write(out_dir / "recipe.yaml", recipe)
