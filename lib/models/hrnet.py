@@ -7,6 +7,7 @@ the description of its public code (MIT), whose weights fit (`lib.models.hrnet_p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 from lib import ROOT
 from lib.models.hrnet_public import load_trunk
 from lib.models.images import ImageNetNormalise, check_images
+
+relu = partial(F.relu, inplace=True)  # of what nobody reads again: sums, and the output of batch norms
 
 EXPANSION = 4  # a bottleneck's output is four times as wide as its middle
 
@@ -148,7 +151,7 @@ class Exchange(nn.Module):
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """One feature map per branch → one per output, of the same shapes."""
         features = [branch(x) for branch, x in zip(self.branches, features)]
-        return [F.relu(sum(bridge(x) for bridge, x in zip(bridges, features))) for bridges in self.fuse]
+        return [relu(reduce(torch.add, (bridge(x) for bridge, x in zip(bridges, features)))) for bridges in self.fuse]
 
 
 class Basic(nn.Module):
@@ -156,13 +159,13 @@ class Basic(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv1, self.bn1 = conv(channels, channels, 3, relu=False)
-        self.conv2, self.bn2 = conv(channels, channels, 3, relu=False)
+        self.conv1, self.bn1 = conv(channels, channels, 3, activate=False)
+        self.conv2, self.bn2 = conv(channels, channels, 3, activate=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) → the same shape."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + x)
+        y = relu(self.bn1(self.conv1(x)))
+        return relu(self.bn2(self.conv2(y)) + x)
 
 
 class Bottleneck(nn.Module):
@@ -171,22 +174,24 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, middle: int):
         super().__init__()
         wide = EXPANSION * middle
-        self.conv1, self.bn1 = conv(channels, middle, 1, relu=False)
-        self.conv2, self.bn2 = conv(middle, middle, 3, relu=False)
-        self.conv3, self.bn3 = conv(middle, wide, 1, relu=False)
-        self.downsample = conv(channels, wide, 1, relu=False) if channels != wide else nn.Identity()
+        self.conv1, self.bn1 = conv(channels, middle, 1, activate=False)
+        self.conv2, self.bn2 = conv(middle, middle, 3, activate=False)
+        self.conv3, self.bn3 = conv(middle, wide, 1, activate=False)
+        self.downsample = conv(channels, wide, 1, activate=False) if channels != wide else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) → (N, 4 · middle, h, w)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        y = relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn2(self.conv2(y)))
+        return relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
-def conv(channels: int, width: int, size: int, stride: int = 1, bias: bool = False, relu: bool = True) -> nn.Sequential:
-    """Convolution that keeps the size (but for the stride), batch norm and, if wanted, ReLU."""
+def conv(
+    channels: int, width: int, size: int, stride: int = 1, bias: bool = False, activate: bool = True
+) -> nn.Sequential:
+    """Convolution that keeps the size (but for the stride), batch norm and, unless told otherwise, ReLU."""
     layers = [nn.Conv2d(channels, width, size, stride, size // 2, bias=bias), nn.BatchNorm2d(width)]
-    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if relu else []))
+    return nn.Sequential(*layers, *([nn.ReLU(inplace=True)] if activate else []))
 
 
 def check_counts(**counts: int) -> None:
@@ -229,10 +234,10 @@ def _bridge(channels: Sequence[int], source: int, target: int) -> nn.Module:
     if source == target:
         return nn.Identity()
     if source > target:
-        steps = conv(channels[source], channels[target], 1, relu=False)
+        steps = conv(channels[source], channels[target], 1, activate=False)
         return steps.append(nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"))
     halvings = [conv(channels[source], channels[source], 3, stride=2) for _ in range(target - source - 1)]
-    return nn.Sequential(*halvings, conv(channels[source], channels[target], 3, stride=2, relu=False))
+    return nn.Sequential(*halvings, conv(channels[source], channels[target], 3, stride=2, activate=False))
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
