@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from torch.nn.functional import interpolate, max_pool2d
@@ -171,7 +172,7 @@ def _together(maps: Mapping[str, np.ndarray], codec: TagsCodec) -> tuple[np.ndar
     heatmaps = maps["heatmaps"]
     if "heatmaps_fine" in maps:
         fine = maps["heatmaps_fine"]
-        heatmaps = (_enlarged(heatmaps, fine.shape[1:]) + fine) / 2
+        heatmaps = _mean(heatmaps, fine) if codec.upsample == 1 else (_enlarged(heatmaps, fine.shape[1:]) + fine) / 2
     size = heatmaps.shape[1:]
     tags = [maps[name] for name in ("tags", "tags_fine") if name in maps]
     if codec.upsample > 1 and not codec.tags_in_one_step:
@@ -186,6 +187,14 @@ def _together(maps: Mapping[str, np.ndarray], codec: TagsCodec) -> tuple[np.ndar
     per = len(heatmaps) if codec.tag_per_keypoint else 1
     tags = np.concatenate([_enlarged(values, finest).reshape(-1, per, *finest) for values in tags])
     return heatmaps, tags
+
+
+def _mean(coarse: np.ndarray, fine: np.ndarray) -> np.ndarray:
+    """Of both at the resolution of the second, but for rounding what `_enlarged` gives, in a third of the time."""
+    mean, size = np.empty_like(fine), fine.shape[:0:-1]
+    for channel, enlarged, own in zip(mean, coarse, fine):
+        cv2.addWeighted(cv2.resize(enlarged, size, interpolation=cv2.INTER_LINEAR), 0.5, own, 0.5, 0, dst=channel)
+    return mean
 
 
 def _enlarged(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -230,9 +239,10 @@ def _read(tags: np.ndarray, places: np.ndarray, size: tuple[int, int]) -> np.nda
     right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     fx, fy = x - left, y - top
     part = np.arange(len(places))[:, None] if tags.shape[1] > 1 else np.zeros((1, 1), np.int64)
-    upper = tags[:, part, top, left] * (1 - fx) + tags[:, part, top, right] * fx
-    lower = tags[:, part, below, left] * (1 - fx) + tags[:, part, below, right] * fx
-    return np.moveaxis(upper * (1 - fy) + lower * fy, 0, 2).astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is left out later
+        upper = tags[:, part, top, left] * (1 - fx) + tags[:, part, top, right] * fx
+        lower = tags[:, part, below, left] * (1 - fx) + tags[:, part, below, right] * fx
+        return np.moveaxis(upper * (1 - fy) + lower * fy, 0, 2).astype(np.float32)
 
 
 def _of_people(members: np.ndarray, values: np.ndarray) -> np.ndarray:
