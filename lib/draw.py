@@ -223,51 +223,6 @@ def tag_limits(tags: np.ndarray, where: np.ndarray) -> tuple[float, float]:
     return tuple(float(v) for v in np.percentile(values, (1, 99))) if len(values) else (0.0, 1.0)
 
 
-def tag_scatter(tags: np.ndarray, found: np.ndarray, skeleton: Skeleton, colours: Sequence[tuple[int, int, int]],
-                height: int = 480) -> np.ndarray:  # fmt: skip
-    """Each person's tags, keypoint by keypoint: where grouping is sure the dots of a person stand below each other.
-
-    Args:
-        tags: (P, K, E), a panel for each of the E ≥ 1 numbers of a tag.
-        found: (P, K) bool; the others are not drawn.
-        skeleton: whose keypoints.
-        colours: RGB of each person; a thin line at his mean has it, too.
-        height: of the picture in pixels; the text grows with it.
-
-    Returns:
-        (height, W, 3) RGB uint8, on white; W depends on height, E and skeleton alone.
-    """
-    axes, boxes = _empty_axes(skeleton, tags.shape[2], height)
-    canvas = axes.copy()
-    for e, (left, top, right, bottom) in enumerate(boxes):
-        values = tags[..., e][found]
-        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-        low, high, ticks = _ticks(low, high)
-        place = lambda tag: (left + (tag - low) / (high - low) * (right - left)) * 2**_SHIFT  # noqa: B023
-        for tick in ticks:
-            _text(canvas, f"{tick:g}", (place(tick) / 2**_SHIFT, bottom + height / 30), height, 0.5)
-        rows = (top + (np.arange(tags.shape[1]) + 0.5) * (bottom - top) / tags.shape[1]) * 2**_SHIFT
-        for person, seen, colour in zip(tags[..., e], found, colours):
-            if seen.any():
-                x = round(place(float(person[seen].mean())))
-                cv2.line(canvas, (x, top << _SHIFT), (x, bottom << _SHIFT), colour, 1, cv2.LINE_AA, _SHIFT)
-            for k in np.flatnonzero(seen):
-                centre = round(place(float(person[k]))), round(float(rows[k]))
-                for radius, paint in ((height / 80, OUTLINE), (height / 80 - 1.2, colour)):
-                    cv2.circle(canvas, centre, round(radius * 2**_SHIFT), paint, -1, cv2.LINE_AA, _SHIFT)
-    return canvas
-
-
-def part_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: int = 6) -> np.ndarray:
-    """A contact sheet of pictures of one size, each with its name above."""
-    panels = []
-    for image, name in zip(images, names):
-        bar = max(14, round(image.shape[1] / 14))
-        panels.append(cv2.copyMakeBorder(image, bar, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255)))
-        _text(panels[-1], name, (0, 0.72 * bar), 21 * bar, 0.0)
-    return grid(panels, columns)
-
-
 def colour_wheel(size: int = 96) -> np.ndarray:
     """The legend of `paf_overlay`: a (size, size, 3) disc on white, every direction from its centre in its hue."""
     y, x = (np.mgrid[:size, :size] - (size - 1) / 2) / (size / 2)
@@ -436,43 +391,6 @@ def _draw_label(canvas: np.ndarray, points: np.ndarray, track: int) -> None:
     ink = OUTLINE if np.dot(colour, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
     cv2.putText(canvas, str(track), (left + pad, top + h + pad), cv2.FONT_HERSHEY_SIMPLEX, size, ink, thickness,
                 cv2.LINE_AA)  # fmt: skip
-
-
-@lru_cache(maxsize=8)
-def _empty_axes(skeleton: Skeleton, panels: int, height: int) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """A white picture with the keypoints' names and frames, and the frames: left, top, right, bottom."""
-    scale = height / 900
-    names = max(cv2.getTextSize(name, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] for name in skeleton.keypoints)
-    left, width, gap = names + height // 20, round(0.75 * height), height // 20
-    canvas = np.full((height, left + panels * (width + gap), 3), 255, np.uint8)
-    top, bottom, boxes = height // 12, height - height // 14, []
-    for panel in range(panels):
-        box = left + panel * (width + gap), top, left + panel * (width + gap) + width, bottom
-        title = "tags" if panels == 1 else f"tags, number {panel + 1}"
-        _text(canvas, title, ((box[0] + box[2]) / 2, 0.7 * top), height, 0.5)
-        for k, name in enumerate(skeleton.keypoints):
-            y = top + (k + 0.5) * (bottom - top) / skeleton.num_keypoints
-            cv2.line(canvas, (box[0], round(y)), (box[2], round(y)), (225, 225, 225), 1)
-            if not panel:
-                _text(canvas, name, (left - gap / 3, y + height / 90), height, 1.0)
-        cv2.rectangle(canvas, box[:2], box[2:], (120, 120, 120), 1)
-        boxes.append(box)
-    return canvas, boxes
-
-
-def _ticks(low: float, high: float) -> tuple[float, float, np.ndarray]:
-    """Round ends around a range, so that they seldom change from frame to frame, and round numbers between."""
-    step = 10.0 ** np.ceil(np.log10(max(high - low, 0.1) / 5))
-    step = next(step * part for part in (0.2, 0.5, 1.0) if step * part >= max(high - low, 0.1) / 5)
-    low, high = np.floor(low / step - 0.2) * step, np.ceil(high / step + 0.2) * step
-    return float(low), float(high), np.arange(round(low / step), round(high / step) + 1) * step
-
-
-def _text(canvas: np.ndarray, text: str, at: tuple[float, float], size: float, align: float) -> None:
-    """Write on a picture; `at` is on the base line, at the left (align 0), in the middle (0.5) or at the right end (1)."""
-    width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size / 900, 1)[0][0]
-    corner = round(at[0] - align * width), round(at[1])
-    cv2.putText(canvas, text, corner, cv2.FONT_HERSHEY_SIMPLEX, size / 900, OUTLINE, 1, cv2.LINE_AA)
 
 
 def _fixed_point(points: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from lib.draw import (
     plot_tracks,
     save_gif,
     show,
+    tag_limits,
+    tag_overlay,
     track_colour,
 )
 from lib.people import People
@@ -343,3 +345,17 @@ class TestTracks:
         figure = plot_tracks([0, 0.1, 0.2], [[1, 2], [2, 0], [2]])
         assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["1", "2"]
         plot_tracks([], [])
+
+
+def test_tags_have_one_colour_for_each_person_where_the_heatmaps_are():
+    image = np.full((40, 80, 3), 200, np.uint8)
+    heatmaps, tags = np.zeros((2, 10, 20), np.float32), np.zeros((2, 5, 10), np.float32)
+    heatmaps[0, 5, 4] = heatmaps[1, 8, 4] = heatmaps[0, 5, 15] = 1
+    tags[:, :, :5], tags[:, :, 5:] = -1, 3
+    picture = tag_overlay(image, tags, heatmaps, limits=(-1, 3))
+    a, b, c = picture[22, 18].astype(int), picture[34, 18].astype(int), picture[22, 62].astype(int)
+    assert np.abs(a - b).max() <= 3 and np.abs(a - c).max() > 40
+    assert np.ptp(picture[2, 40]) == 0, "grey where nothing is"
+    assert tag_limits(tags[0], tags[0] > 0) == (3, 3) and tag_limits(tags[0] * np.nan, tags[0] > 0) == (0, 1)
+    everywhere = tag_overlay(image, tags[:1])
+    assert (everywhere[2, 2] != everywhere[2, -2]).any()

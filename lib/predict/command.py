@@ -73,11 +73,9 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
             the "image".
         codec: decode options, each as `--codec.NAME=VALUE`. Of heatmaps and tags (HigherHRNet) the detection threshold
             `--codec.detection_threshold=0.1`, the tag threshold `--codec.tag_threshold=1`, `--codec.refine=false` and others;
-            of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others. A name that is not
-            there is answered with all that are.
-        pictures: what is drawn, with commas between: "connections" (the people), "tags" (and each keypoint's tag beside
-            them), "heatmaps" (of every keypoint, with its tags), "fields" (of every limb). Those but the first have their kind
-            in the file's name.
+            of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others.
+        pictures: what is drawn, with commas between: "connections" (the people), "tags" (each keypoint's beside them),
+            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb); files are named after their kind.
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.

@@ -11,8 +11,9 @@ from lib.data.video import Video, write_video
 from lib.models import NETWORKS
 from lib.people import People
 from lib.predict import Painter, Predictor, main, watch
+from lib.predict.painting import tag_scatter
 from lib.predict.sources import open_source
-from tests.dots import DotNet, dot_model, draw_poles
+from tests.dots import POLE, DotNet, dot_model, draw_poles
 from tests.tag_dots import TagDots, tag_model
 
 POLES = [(40, 20, 80), (90, 30, 70)]
@@ -109,3 +110,18 @@ def test_the_command_writes_a_file_of_every_kind(picture, tmp_path):
         main([str(clip), "--out", str(out / "video"), "--model", str(file), "--pictures", "tags"])
     with pytest.raises(ValueError, match="one number for both, got 1 2 3"):
         main([str(clip), "--out", str(out / "x"), "--model", str(file), "--input_size", "1", "2", "3"])
+
+
+def test_a_dot_for_every_tag_in_its_row_and_at_its_value():
+    tags = np.array([[[-1.0], [-1.0]], [[2.0], [9.0]]])
+    found = np.array([[True, True], [True, False]])
+    red, blue = (220, 30, 30), (30, 30, 220)
+    picture = tag_scatter(tags, found, POLE, [red, blue], 400)
+    rows = {}
+    for name, colour in (("red", red), ("blue", blue)):
+        y, x = np.nonzero((picture == colour).all(axis=2))
+        dots = [row for row in np.unique(y) if (y == row).sum() > 5]  # the line at the mean is one pixel wide
+        rows[name] = (min(dots), max(dots), float(np.median(x)))
+    assert rows["red"][1] - rows["red"][0] > 120 and rows["blue"][1] - rows["blue"][0] < 15
+    assert rows["blue"][0] - rows["red"][0] < 5 and rows["blue"][2] - rows["red"][2] > 150
+    assert tag_scatter(np.zeros((0, 2, 1)), np.zeros((0, 2), bool), POLE, [], 400).shape == picture.shape
