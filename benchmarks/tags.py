@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def row(decode: Callable[[dict], People], scenes: list[dict], truth: list[np.ndarray], rounds: int) -> str:
-    """Median milliseconds, AP and keypoints per person found."""
+    """Median milliseconds and AP."""
     taken = float(np.median([median_ms(lambda maps=maps: decode(maps), rounds) for maps in scenes[:10]]))
     found = [decode(maps) for maps in scenes]
     return f"{taken:7.1f} ms  AP {average_precision(found, truth):.3f}"

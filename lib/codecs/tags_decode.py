@@ -3,7 +3,7 @@
 Peaks of the heatmaps are grouped by their tags, `lib.codecs.tags_group`; a person's missing keypoints are looked for where
 the tags are its own. By default everything happens on the maps as the network gives them: heatmaps are averaged at the finest
 resolution among them, peaks found between the cells, tags read at the peaks alone. The published procedure enlarges all
-maps to the size of the network's input instead, which takes some forty times longer.
+maps to the size of the network's input instead, which takes some fifty times longer.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class TagsOptions:
             larger neighbour and half a cell right and down, as published for targets that are cut off to whole cells; or "none".
         refine: look for a person's missing keypoints where the heatmap less the rounded distance to its mean tag is largest.
         refine_threshold: what is found there must exceed this, 0 or more.
-        refine_tag_cutoff: and be no further than this from the person's mean tag; None for no limit (published), which
-            gives nearly everybody all keypoints.
+        refine_tag_cutoff: and be no further than this from the person's mean tag, by the root of the mean square over the
+            embedding's dimensions; None for no limit (published), which gives nearly everybody all keypoints.
         min_parts: people with fewer keypoints before refinement are dropped (with a smaller skeleton: with fewer than all).
         cap: which people are kept when there are more than `max_people`: the "best", the "first" found, or all ("none").
         never_nobody: where nobody is found give one person, all keypoints at their best peak, with score 0.01.

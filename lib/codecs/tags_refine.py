@@ -51,7 +51,7 @@ def best_within(heatmaps, tags, means, missing, cutoff, threshold):
         tags: (E, K or 1, h, w) float32.
         means: (P, E) float32, mean tags of the people.
         missing: (P, K) bool, who looks for what.
-        cutoff: largest distance of tags.
+        cutoff: largest distance of tags, as the root of the mean square over their E numbers.
         threshold: what the heatmap must exceed.
 
     Returns:
@@ -62,7 +62,7 @@ def best_within(heatmaps, tags, means, missing, cutoff, threshold):
     cells = np.full(missing.shape, -1, np.int64)
     highest = np.empty((height, width), np.float32)
     row_highest = np.empty(height, np.float32)
-    near = np.float32(cutoff) * np.float32(cutoff)
+    near = np.float32(cutoff) * np.float32(cutoff) * np.float32(tags.shape[0])
     for k in range(missing.shape[1]):
         if not missing[:, k].any():
             continue

@@ -175,7 +175,7 @@ def test_the_cut_off_search_finds_what_a_look_at_every_cell_finds():
     assert (cells >= 0).any() and (cells[missing] < 0).any()
     each = np.repeat(np.repeat(tags, 2, axis=2), 2, axis=3)
     for p, k in np.ndindex(cells.shape):
-        near = np.linalg.norm(each[:, k] - means[p][:, None, None], axis=0) <= 0.15
+        near = np.linalg.norm(each[:, k] - means[p][:, None, None], axis=0) <= 0.15 * np.sqrt(2)
         rated = np.where(near & (heatmaps[k] > 0.2), heatmaps[k], 0)
         assert cells[p, k] == (rated.argmax() if missing[p, k] and rated.any() else -1)
 
