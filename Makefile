@@ -31,6 +31,7 @@ bench: $(STAMP)
 
 # for this machine alone: whoever reaches it may read and delete runs
 mlflow: export MLFLOW_DISABLE_TELEMETRY ?= true
+mlflow: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION ?= false
 mlflow: $(STAMP)
 	mkdir -p runs/mlflow
 	$(PYTHON) -m mlflow server --host 127.0.0.1 --port $(PORT) \

@@ -31,9 +31,10 @@ ONCE = ("recipe.yaml", "model_summary.txt")
 GROWING = ("metrics.yaml", "metrics.html", "metrics.png", "history.csv", "train.log")
 PARAMETERS_AT_ONCE, LONGEST_PARAMETER = 100, 500
 # how long a server may be silent: it must not hold up a training
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 class Experiment(Callback):
@@ -62,7 +63,7 @@ class Experiment(Callback):
         if begun and begun["address"] != self.address:
             raise ValueError(f"{out_dir} is kept at {begun['address']}, not at {self.address}: resume it there, or delete "
                              f"{NOTE} in it to begin another run of MLflow")  # fmt: skip
-        self._run_id, self._sent = begun.get("run_id"), 0
+        self._run_id, self._last = begun.get("run_id"), 0  # the last epoch that is there
         self._client = client_of(self.address)
 
     def on_fit_start(self, trainer: lightning.Trainer, learner: Learner) -> None:
@@ -78,7 +79,7 @@ class Experiment(Callback):
             self._upload(self.out_dir / "data_examples", "data_examples")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, learner: Learner) -> None:
-        if len(self.history.rows) > self._sent:
+        if self._missing():
             with self._patient():
                 self._send_rows()
 
@@ -103,8 +104,7 @@ class Experiment(Callback):
                 if there.get(key, value) != value:
                     client.set_tag(self._run_id, f"resumed.{key}", value)
             seen = client.get_metric_history(self._run_id, f"val/{learner.best_by}")
-            last = max((metric.step for metric in seen), default=0)
-            self._sent = sum(row["epoch"] <= last for row in self.history.rows)
+            self._last = max((metric.step for metric in seen), default=0)
             return
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
@@ -123,15 +123,19 @@ class Experiment(Callback):
         for start in range(0, len(parameters), PARAMETERS_AT_ONCE):
             client.log_batch(self._run_id, params=parameters[start : start + PARAMETERS_AT_ONCE])
 
+    def _missing(self) -> list[dict]:
+        # an epoch that was killed behind its validation is trained again: it is there already
+        return [row for row in self.history.rows if row["epoch"] > self._last]
+
     def _send_rows(self) -> None:
         from mlflow.entities import Metric
 
-        for row in self.history.rows[self._sent :]:
+        for row in self._missing():
             now = int(1000 * (time.time() - self.history.rows[-1]["seconds"] + row["seconds"]))
             metrics = [Metric(metric_name(name), value, now, row["epoch"]) for name, value in row.items() if name not in COUNTS]
             self._client.log_batch(self._run_id, metrics=metrics)
             self._upload(self.out_dir / f"eval_examples/epoch_{row['epoch']:04}.jpg", "eval_examples")
-            self._sent += 1
+            self._last = row["epoch"]
         for name in GROWING:
             self._upload(self.out_dir / name)
 
@@ -183,9 +187,11 @@ def client_of(address: str) -> Any:
     try:
         client = MlflowClient(address)
         client.search_experiments(max_results=1)
-    except (MlflowException, ImportError) as error:
-        raise RuntimeError(f"MLflow cannot use {address} ({error}); a store without a server needs all of MLflow, not "
+    except ImportError as error:
+        raise RuntimeError(f"MLflow cannot use {address} ({error}): without a server it needs all of MLflow, not "
                            "mlflow-skinny: pip install -e '.[mlflow]'") from None  # fmt: skip
+    except MlflowException as error:
+        raise RuntimeError(f"MLflow cannot use {address}: {error}") from None
     return client
 
 

@@ -144,7 +144,7 @@ def _keepers(cli: _Cli, out_dir: Path, recipe: str, history: History) -> list:
     resumed = (out_dir / "last.ckpt").exists()
     keepers = [Results(out_dir, history, "resumed" if resumed else "begun")]
     where = cli.config.mlflow
-    if where is None and resumed and (out_dir / NOTE).is_file():
+    if where is None and cli.config.resume and (out_dir / NOTE).is_file():
         where = json.loads((out_dir / NOTE).read_text())["address"]
     if where:
         name = cli.config.experiment or ("debug" if cli.config.limit_batches else type(cli.model.network).__name__)

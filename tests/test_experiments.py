@@ -17,46 +17,39 @@ from lib.experiments import Experiment, address_of, flat, metric_name
 from lib.training import train
 
 mlflow = pytest.importorskip("mlflow")
+MlflowException = pytest.importorskip("mlflow.exceptions").MlflowException
 pytest.importorskip("sqlalchemy", reason="mlflow-skinny has neither a server nor a local store")
 LEARNER = SimpleNamespace(best_by="AP")
 RECIPE = {"data.batch_size": 8, "model.network.name": "DotNet"}
 
 
-class Server:
-    """A server as `make mlflow` starts it, on a free port, with its data in `folder`."""
-
-    def __init__(self, folder):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder, self.address, self._process = folder, f"http://127.0.0.1:{self.port}", None
-
-    def start(self):
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-                   "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--no-serve-artifacts",
-                   "--default-artifact-root", f"{self.folder}/artifacts"]  # fmt: skip
-        self._process = subprocess.Popen(command, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}, cwd=self.folder,
-                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.address}/health", timeout=5):
-                    return
-            except OSError:
-                assert self._process.poll() is None and time.monotonic() < deadline, "the server does not start"
-                time.sleep(0.1)
-
-    def stop(self):
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.stop()
+def server(tmp_path_factory) -> str:
+    """The address of a server as `make mlflow` starts it, on a free port."""
+    folder, address = tmp_path_factory.mktemp("server"), f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--no-serve-artifacts",
+               "--default-artifact-root", f"{folder}/artifacts"]  # fmt: skip
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, env=os.environ | quiet, cwd=folder, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    deadline = time.monotonic() + 300
+    while True:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=5):
+                break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.1)
+    yield address
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def row(epoch: int) -> dict:
@@ -84,20 +77,20 @@ def points(client, run_id: str, name: str) -> list[tuple[int, float]]:
 def test_a_run_at_a_server_and_its_resume(server, tmp_path):
     out_dir = folder_of_a_run(tmp_path / "mine", 3)
     history = SimpleNamespace(rows=[])
-    experiment = Experiment(out_dir, server.address, "dots", RECIPE, history)
+    experiment = Experiment(out_dir, server, "dots", RECIPE, history)
     experiment.on_fit_start(None, LEARNER)
     for epoch in (1, 2):
         history.rows.append(row(epoch))
         experiment.on_train_epoch_end(None, LEARNER)
     experiment.on_exception(None, LEARNER, KeyboardInterrupt())
-    client = mlflow.MlflowClient(server.address)
+    client = mlflow.MlflowClient(server)
     (run,) = client.search_runs([client.get_experiment_by_name("dots").experiment_id])
     assert (run.info.run_name, run.info.status) == ("mine", "KILLED")
     assert run.data.params == {key: str(value) for key, value in RECIPE.items()}
     assert points(client, run.info.run_id, "train/loss") == [(1, 1.0), (2, 0.5)]
     # killed before the checkpoint of the second epoch was written: it is trained again, and is not there twice
     history = SimpleNamespace(rows=[row(1)])
-    experiment = Experiment(out_dir, server.address, "dots", RECIPE | {"data.batch_size": 4}, history)
+    experiment = Experiment(out_dir, server, "dots", RECIPE | {"data.batch_size": 4}, history)
     experiment.on_fit_start(None, LEARNER)
     for epoch in (2, 3):
         history.rows.append(row(epoch))
@@ -114,31 +107,28 @@ def test_a_run_at_a_server_and_its_resume(server, tmp_path):
         Experiment(out_dir, str(tmp_path / "elsewhere"), "dots", RECIPE, history)
 
 
-def test_a_server_that_goes_away_misses_nothing(tmp_path):
-    server = Server(tmp_path)
-    server.start()
+def test_a_server_that_goes_away_misses_nothing(tmp_path, monkeypatch):
     history = SimpleNamespace(rows=[])
-    experiment = Experiment(folder_of_a_run(tmp_path / "run", 3), server.address, "dots", RECIPE, history)
+    experiment = Experiment(folder_of_a_run(tmp_path / "run", 3), str(tmp_path / "store"), "dots", RECIPE, history)
     experiment.on_fit_start(None, LEARNER)
-    server.stop()
+
+    def away(*_, **__):
+        raise MlflowException("connection refused")
+
+    monkeypatch.setattr(experiment._client, "log_batch", away)
     history.rows.append(row(1))
     with pytest.warns(UserWarning, match="sent after the next epoch"):
         experiment.on_train_epoch_end(None, LEARNER)
-    server.start()
-    try:
-        history.rows.append(row(2))
-        experiment.on_train_epoch_end(None, LEARNER)
-        client = mlflow.MlflowClient(server.address)
-        (run,) = client.search_runs([client.get_experiment_by_name("dots").experiment_id])
-        assert points(client, run.info.run_id, "val/AP") == [(1, 0.1), (2, 0.2)]
-    finally:
-        server.stop()
+    monkeypatch.undo()
+    history.rows.append(row(2))
+    experiment.on_train_epoch_end(None, LEARNER)
+    client = mlflow.MlflowClient(address_of(str(tmp_path / "store")))
+    (run,) = client.search_runs([client.get_experiment_by_name("dots").experiment_id])
+    assert points(client, run.info.run_id, "val/AP") == [(1, 0.1), (2, 0.2)]
 
 
 def test_a_missing_server_is_said_before_anything_is_written(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    address = f"http://127.0.0.1:{free_port()}"
     data_dir = write_dataset(tmp_path / "people", 8, 4)
     overrides = {"data.data_dir": str(data_dir), "data.batch_size": 4, "data.input_size": [64, 64], "data.num_workers": 0,
                  "model.network.upsample_channels": 8, "trainer.max_epochs": 1, "trainer.precision": "32-true",
