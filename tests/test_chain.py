@@ -1,9 +1,12 @@
 """Training in steps: each begins with the best weights before it, is resumed to the same weights, and is not done twice."""
 
 import csv
+import itertools
 import math
 from itertools import pairwise
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -11,12 +14,13 @@ import yaml
 from lib import ROOT
 from lib.__main__ import main
 from lib.chain import score_stages, train_steps
-from lib.checkpoints import load_model
+from lib.checkpoints import load_classifier, load_model
 from lib.codecs.paf import COARSE, LIGHTWEIGHT_OPENPOSE_TARGETS
 from lib.data.augment import ColorJitter
 from lib.data.person_crops import CropAugment
 from lib.data.synthetic import write_dataset
-from lib.learner import PoseModule, at_epoch
+from lib.learner import PoseModule
+from lib.learning import at_epoch
 from lib.preflight import preflight
 from lib.training import load_recipe, of_step, read_recipe
 
@@ -218,3 +222,50 @@ def test_preflight_sees_whole_pictures_where_samples_are_people(recipe):
     learner, data = load_recipe(recipe)
     report = preflight(learner, data, images=2, steps=3, max_people=4, min_area=0.0)
     assert len(set(report.image_ids)) == 2 and report.inputs.shape == (2, 64, 64, 3)
+
+
+CHAIN = ROOT / "lib/recipes/higherhrnet_mini_chain.yaml"
+
+
+def test_complete_chain_from_classes_to_people(data_dir, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for split, name, i in itertools.product(("train", "val"), ("dark", "light"), range(4)):
+        path = tmp_path / "classes" / split / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grey = 60 if name == "dark" else 190
+        cv2.imwrite(str(path), rng.normal(grey, 20, (40, 48, 3)).clip(0, 255).astype(np.uint8))
+    tiny = {"model.network.width": 8, "model.network.stem": 8, "data.input_size": [64, 64], "data.batch_size": 4,
+            "data.num_workers": 0, "trainer.precision": "32-true", "trainer.enable_progress_bar": False,
+            "trainer.max_epochs": 1, "step1.data.data_dir": str(tmp_path / "classes"), "step2.data.data_dir": str(data_dir),
+            "step2.model.learning_rate": 0.0}  # fmt: skip
+    first, second = train_steps(CHAIN, tmp_path / "run", overrides=tiny)
+    assert (first.learner.best_by, second.learner.best_by) == ("top1", "AP")
+    trunk = load_classifier(first.best).network.trunk.state_dict()
+    moved, shared = ("running_mean", "running_var", "num_batches_tracked"), second.learner.network.trunk.state_dict()
+    compared = [name for name in shared if not name.endswith(moved)]
+    assert len(compared) > 20 and all(torch.equal(shared[name], trunk[name]) for name in compared)
+    assert read_recipe(tmp_path / "run/step2/recipe.yaml")["model"]["initial_weights"] == str(first.best)
+    capsys.readouterr()
+    train_steps(CHAIN, tmp_path / "run", overrides=tiny, resume=True)
+    assert capsys.readouterr().out.count("is finished") == 2
+    with pytest.raises(ValueError, match="only the steps 1 to 2"):
+        train_steps(CHAIN, tmp_path / "other", overrides={"step3.data.seed": 1})
+
+
+def test_a_step_may_be_another_recipe(recipe, tmp_path):
+    (tmp_path / "base.yaml").write_text(COMMON)
+    (tmp_path / "chain.yaml").write_text("""
+trainer: {max_epochs: 7}
+steps:
+  - recipe: base.yaml
+  - recipe: base.yaml
+    data.batch_size: 2
+  - recipe: three.yaml
+""")
+    content = read_recipe(tmp_path / "chain.yaml")
+    first, second = (of_step(content, n, tmp_path / "chain.yaml") for n in (1, 2))
+    assert first["trainer"]["max_epochs"] == second["trainer"]["max_epochs"] == 7
+    assert (first["data"]["batch_size"], second["data"]["batch_size"]) == (4, 2)
+    assert first["model"] == yaml.safe_load(COMMON)["model"]
+    with pytest.raises(ValueError, match=r"three\.yaml has steps itself"):
+        of_step(content, 3, tmp_path / "chain.yaml")

@@ -2,18 +2,23 @@
 
 import csv
 import json
+import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lib import ROOT
-from lib.checkpoints import load_model
+from lib.checkpoints import load_classifier, load_model
 from lib.data.coco import find_split, insert_neck_file
 from lib.data.synthetic import write_dataset
-from lib.learner import PoseModule, at_epoch, fastest_precision
+from lib.learner import PoseModule
+from lib.learning import at_epoch, fastest_precision
+from lib.models import CLASSIFIERS
 from lib.preflight import preflight
-from lib.training import load_recipe, read_recipe, train
+from lib.training import load_recipe, of_step, read_recipe, train
 
 MINI = ROOT / "lib/recipes/trt_pose_mini.yaml"
 
@@ -39,7 +44,21 @@ def test_a_run_leaves_the_best_weights_and_its_history(small, tmp_path):
     best = max(row["AP"] for row in run.history)
     assert model.info["AP"] == pytest.approx(best, abs=1e-6)
     assert model.input_size == (64, 64) and model.skeleton.keypoints[-1] == "neck"
-    assert (tmp_path / "run/recipe.yaml").exists()
+    folder = tmp_path / "run"
+    assert (folder / "recipe.yaml").exists()
+    # and what people look at
+    metrics = yaml.safe_load((folder / "metrics.yaml").read_text())
+    assert metrics["loss"]["train"] == [{"epoch": row["epoch"], "value": row["train_loss"]} for row in run.history]
+    assert [point["value"] for point in metrics["AP"]["val"]] == [row["AP"] for row in run.history]
+    page = (folder / "metrics.html").read_text()
+    assert page.count("<svg") == len(metrics) and "<script" not in page and "http" not in page.replace("</html>", "")
+    assert "epoch 5:" in page and "best AP" in page
+    assert [p.name for p in sorted((folder / "eval_examples").iterdir())] == [f"epoch_{n:04}.jpg" for n in range(1, 6)]
+    for name in ("data_examples/train.jpg", "data_examples/val.jpg", "metrics.png", "eval_examples/epoch_0005.jpg"):
+        assert cv2.imread(str(folder / name)).std() > 10, name
+    log = (folder / "train.log").read_text()
+    assert "begun" in log and "finished" in log and log.count("train_loss") == 5
+    assert f"{sum(p.numel() for p in model.network.parameters()):,} parameters" in (folder / "model_summary.txt").read_text()
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(small, tmp_path, monkeypatch):
@@ -130,19 +149,74 @@ def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path):
         train(MINI, tmp_path / "run", small | {"model.learning_rate": 1e12, "model.warmup_steps": 0})
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """Two classes of a few grey pictures, in ImageNet's layout."""
+    folder = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for name, grey in (("dark", 60), ("light", 190)):
+            for i in range(count):
+                path = folder / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), rng.normal(grey, 20, (40, 48, 3)).clip(0, 255).astype(np.uint8))
+    return folder
+
+
 @pytest.mark.parametrize("recipe", sorted(p.stem for p in (ROOT / "lib/recipes").glob("*.yaml")))
-def test_every_recipe_builds(recipe, small):
-    overrides = {k: v for k, v in small.items() if k.startswith("data.data_dir")} | {"trainer.precision": "32-true"}
-    if not recipe.endswith("_mini"):
-        overrides |= {"model.network.pretrained": False}
+def test_every_recipe_builds(recipe, small, classes):
     path = ROOT / f"lib/recipes/{recipe}.yaml"
-    if "val_annotations" in (content := read_recipe(path))["data"]:
-        overrides |= {"data.val_annotations": "null"}
+    content = read_recipe(path)
     for step in range(1, len(content["steps"]) + 1) if "steps" in content else [None]:
+        plain = of_step(content, step, path)
+        classifier = plain["model"]["network"]["name"] in CLASSIFIERS
+        overrides = {"data.data_dir": str(classes) if classifier else small["data.data_dir"],
+                     "trainer.precision": "32-true"}  # fmt: skip
+        overrides |= {"model.network.pretrained": False} if "pretrained" in plain["model"]["network"] else {}
+        overrides |= {"data.val_annotations": "null"} if "val_annotations" in plain["data"] else {}
         learner, data = load_recipe(path, overrides, step)
-        assert learner.network.stride == learner.codec.stride == data.train_set.mask_stride
+        if not classifier:
+            assert learner.network.stride == learner.codec.stride == data.train_set.mask_stride
         h, w = data.input_size
         assert h % learner.network.input_multiple == w % learner.network.input_multiple == 0
+
+
+def test_a_classifier_trains_and_resumes_as_a_pose_network_does(classes, tmp_path):
+    recipe = ROOT / "lib/recipes/hrnet_mini.yaml"
+    overrides = {"data.data_dir": str(classes), "data.input_size": [32, 32], "data.batch_size": 4, "data.num_workers": 0,
+                 "model.network.width": 8, "model.network.stem": 8, "model.network.features": 16, "model.network.head": 8,
+                 "trainer.precision": "32-true", "trainer.enable_progress_bar": False}  # fmt: skip
+    whole = train(recipe, tmp_path / "whole", overrides | {"trainer.max_epochs": 2, "model.schedule": "steps"})
+    train(recipe, tmp_path / "cut", overrides | {"trainer.max_epochs": 1, "model.schedule": "steps"})
+    overrides |= {"trainer.max_epochs": 2, "model.schedule": "steps"}
+    resumed = train(recipe, tmp_path / "cut", overrides, resume=True)
+    for a, b in zip(whole.learner.state_dict().values(), resumed.learner.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    best = max(row["top1"] for row in resumed.history)
+    assert load_classifier(resumed.best).info["top1"] == pytest.approx(best, abs=1e-6)
+    assert {"data_examples", "eval_examples", "metrics.html", "model_summary.txt"} <= {p.name for p in resumed.out_dir.iterdir()}
+
+
+def test_a_few_batches_run_through_everything(small, tmp_path):
+    run = train(MINI, tmp_path / "run", small | {"limit_batches": 1, "trainer.max_epochs": 1})
+    assert run.history[0]["step"] == 1 and run.best.exists()
+
+
+def test_what_draws_random_numbers_draws_the_same_after_a_resume(small, tmp_path, monkeypatch):
+    """Dropout, say: the generators are not kept, but begin anew with every epoch."""
+    losses, drawn = PoseModule.losses, []
+
+    def noisy(self, images, batch):
+        drawn.append((torch.rand(()).item(), np.random.rand(), random.random()))
+        return losses(self, images, batch)
+
+    monkeypatch.setattr(PoseModule, "losses", noisy)
+    train(MINI, tmp_path / "whole", small | {"trainer.max_epochs": 2})
+    whole, drawn[:] = list(drawn), []
+    train(MINI, tmp_path / "cut", small | {"trainer.max_epochs": 1})
+    torch.rand(7), np.random.rand(7), random.random()
+    train(MINI, tmp_path / "cut", small | {"trainer.max_epochs": 2}, resume=True)
+    assert drawn == whole and len(set(whole)) == len(whole) == 6
 
 
 def test_an_upstream_configuration_trains(small, tmp_path):
