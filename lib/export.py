@@ -224,6 +224,12 @@ class _Outputs(nn.Module):
 
 def _half(proto: onnx.ModelProto) -> onnx.ModelProto:
     """fp16 weights and arithmetic between fp32 input and outputs."""
+    # where the exporter notes a weight's type, the converter takes it for a value and casts what must stay fp32, such as the
+    # factors of an enlargement, once for each reader under one and the same name
+    weights = {weight.name for weight in proto.graph.initializer}
+    values = [value for value in proto.graph.value_info if value.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(values)
     with warnings.catch_warnings():
         # weights below fp16's smallest number become that number; the parity gate judges the result
         warnings.filterwarnings("ignore", message="the float32 number")
