@@ -70,6 +70,7 @@ def score_stages(learner: PoseModule, data: PoseData) -> list[dict[str, float]]:
 
 def main(arguments: list[str]) -> int:
     """`python -m lib train --config RECIPE --out_dir RUN [--step=2] [--data.batch_size=8 …] [--resume=true]`."""
+    distributed.quiet_unless_main()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--config", "--out_dir", "--step"):
         parser.add_argument(name)
@@ -79,7 +80,7 @@ def main(arguments: list[str]) -> int:
         runs = [run(arguments, exit_on_error=True)]
     else:
         runs = _train(Path(chosen.config), ROOT / chosen.out_dir, chosen.step or "all", others)
-    for finished in runs if distributed.is_main() else ():
+    for finished in runs if distributed.is_main() else ():  # the others keep no history
         name = finished.learner.best_by
         best = max(finished.history, key=lambda row: row[name])
         print(f"best {name} {best[name]:.3f} in epoch {best['epoch']}: {finished.best}")
@@ -100,11 +101,11 @@ def _train(recipe: Path, out_dir: Path, wanted: str, given: list[str]) -> list[T
         folder = _folder(out_dir, n)
         epochs = parsed[n].config.trainer.max_epochs
         if _finished(folder, epochs):
-            _say(f"step {n} of {count} is finished, {epochs} epochs: {folder}")
+            print(f"step {n} of {count} is finished, {epochs} epochs: {folder}")
             runs.append(_read_run(folder, parsed[n]))
         else:
             start = _start(recipe, out_dir, n, others[n]) if n > 1 else []
-            _say(f"step {n} of {count}: {folder}")
+            print(f"step {n} of {count}: {folder}", flush=True)
             # where a chain is entered the user may say where to start; later steps follow the ones before
             rest = [*start, *others[n]] if n == numbers[0] else [*others[n], *start]
             runs.append(run([*arguments[n], *rest], exit_on_error=False, curves=curves))
@@ -131,11 +132,6 @@ def _by_step(arguments: Sequence[str], count: int) -> dict[int, list[str]]:
         taken = int(named[1]) if named else None if argument.startswith("--") else taken
         (own[taken] if taken else shared).append(f"--{named[2]}" if named else argument)
     return {n: [*shared, *own[n]] for n in own}
-
-
-def _say(sentence: str) -> None:
-    if distributed.is_main():
-        print(sentence, flush=True)
 
 
 def _numbers(recipe: Path, wanted: str, count: int) -> list[int]:

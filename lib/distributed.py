@@ -7,6 +7,8 @@ that of the others in its environment. Without torchrun there is one process, wh
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from typing import Any
 
 import torch
@@ -28,6 +30,13 @@ def process_count() -> int:
 def is_main() -> bool:
     """Whether this is the process that writes and prints."""
     return not launched() or os.environ["RANK"] == "0"
+
+
+def quiet_unless_main() -> None:
+    """Only one process talks; what ends another one is still said."""
+    if not is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for the rest of this process
+        warnings.simplefilter("ignore")
 
 
 def place(options: Any) -> dict[str, Any]:

@@ -319,7 +319,8 @@ class _Parser(LightningArgumentParser):
         message += f"; did you mean {near[0]!r}?" if near else ""
         if not self.exit_on_error:
             raise ValueError(message) from ex
-        print(f"error: {message}", file=sys.stderr)
+        if distributed.is_main():  # all processes read the same arguments
+            print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 
