@@ -189,7 +189,7 @@ def client_of(address: str) -> Any:
         client.search_experiments(max_results=1)
     except ImportError as error:
         raise RuntimeError(f"MLflow cannot use {address} ({error}): without a server it needs all of MLflow, not "
-                           "mlflow: pip install -e '.[mlflow]'") from None  # fmt: skip
+                           "mlflow-skinny: pip install -e '.[mlflow]'") from None  # fmt: skip
     except MlflowException as error:
         raise RuntimeError(f"MLflow cannot use {address}: {error}") from None
     return client
