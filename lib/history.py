@@ -48,14 +48,15 @@ class History(Callback):
     def __init__(self, out_dir: Path, curves: Curves | None = None):
         self.out_dir, self.curves = out_dir, curves
         self.rows: list[dict] = []
-        self._validated = False
-        self._start = time.monotonic()
+        self._validated, self._start = False, 0.0
 
     def state_dict(self) -> dict:
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict) -> None:
         self.rows = state["rows"]
+
+    def on_train_start(self, trainer: lightning.Trainer, learner: Learner) -> None:
         self._start = time.monotonic() - (self.rows[-1]["seconds"] if self.rows else 0)
 
     def on_validation_end(self, trainer: lightning.Trainer, learner: Learner) -> None:
