@@ -7,7 +7,8 @@ import time
 
 import torch
 
-from lib.learner import PoseModule, fastest_precision
+from lib.learner import PoseModule
+from lib.learning import fastest_precision
 from lib.skeleton import COCO18_NECK
 
 BATCH, SIZE, PEOPLE = 16, 224, 5

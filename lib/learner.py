@@ -27,7 +27,7 @@ from lib.data.dataset import CocoKeypoints, collate
 from lib.data.index import LabelIndex
 from lib.data.person_crops import CropAugment, PersonCrops
 from lib.examples import answers_sheet, targets_sheet
-from lib.learning import Learner, at_epoch, fastest_precision, train_loader, val_loader
+from lib.learning import Learner, at_epoch, train_loader, val_loader
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
 from lib.people import People, invert_affine

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from lib.data.coco import CocoFile
 from lib.data.dataset import collate
-from lib.learner import PoseData, PoseModule, decode, fastest_precision, to_results
+from lib.learner import PoseData, PoseModule, decode, to_results
+from lib.learning import fastest_precision
 from lib.metrics import CocoScorer
 from lib.people import People
 
