@@ -73,8 +73,8 @@ def place(options: Any) -> dict[str, Any]:
 
 
 def lost_another(error: RuntimeError) -> bool:
-    """Whether this is what the other processes see when one of them ends."""
-    words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
+    """Whether this is what the other processes see when one of them ends: a broken connection, or torchrun's SIGTERM."""
+    words = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "killed by signal: terminated")
     return process_count() > 1 and any(word in str(error).lower() for word in words)
 
 

@@ -28,7 +28,7 @@ def tiny(tmp_path_factory) -> dict:
     """A HigherHRNet of a few thousand parameters, whose batch norms keep their statistics."""
     data_dir = write_dataset(tmp_path_factory.mktemp("data") / "people", 16, 4)
     return {
-        "data.data_dir": str(data_dir), "data.input_size": [64, 64], "data.num_workers": 0,
+        "data.data_dir": str(data_dir), "data.input_size": [64, 64], "data.num_workers": 1,
         "model.network.width": 8, "model.network.stem": 8, "model.freeze_norm": True, "model.warmup_steps": 2,
         "model.color_jitter": [0.2, 0.2, 0.2, 0.05], "model.optimizer": "sgd", "model.learning_rate": 0.02,
         "trainer.precision": "32-true", "trainer.max_epochs": 5, "trainer.enable_progress_bar": False,
