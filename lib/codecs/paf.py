@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lib.codecs import paf_decode, paf_encode, paf_links, paf_peaks
+from lib.codecs.checks import check_options, map_size
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
 
@@ -232,9 +233,7 @@ class PafCodec:
             "min_evidence": self.min_evidence >= 0,
             "upsample": self.upsample >= 1,
         }
-        for option, fits in ranges.items():
-            if not fits:
-                raise ValueError(f"PafCodec cannot work with {option}={getattr(self, option)!r}; see its description")
+        check_options(self, "PafCodec", ranges)
 
     @property
     def options(self) -> dict:
@@ -264,7 +263,7 @@ class PafCodec:
         Raises:
             ValueError: shapes do not fit the skeleton, the stride or each other.
         """
-        cells = self._map_size(keypoints, mask, size)
+        cells = map_size(keypoints, mask, size, self.skeleton, self.stride)
         people = keypoints.detach().to(torch.float32, copy=True)
         people[..., :2] = pixels_to_cells(people[..., :2], self.stride)
         heatmaps, pafs = self._drawn(people, cells, people.device.type == "cpu")
@@ -378,18 +377,6 @@ class PafCodec:
 
     def _limbs(self) -> np.ndarray:
         return np.array(self.skeleton.limbs, np.int64).reshape(-1, 2)
-
-    def _map_size(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[int, int]:
-        k = self.skeleton.num_keypoints
-        if keypoints.ndim != 4 or keypoints.shape[2:] != (k, 3):
-            raise ValueError(f"keypoints must have shape (N, P, {k}, 3) for skeleton {self.skeleton.name!r}, "
-                             f"got {tuple(keypoints.shape)}")  # fmt: skip
-        if size[0] % self.stride or size[1] % self.stride:
-            raise ValueError(f"input size {tuple(size)} is not a multiple of the maps' stride {self.stride}")
-        cells = (size[0] // self.stride, size[1] // self.stride)
-        if mask is not None and mask.shape != (len(keypoints), *cells):
-            raise ValueError(f"mask must have shape {(len(keypoints), *cells)}, got {tuple(mask.shape)}")
-        return cells
 
 
 def _upsampled(maps: np.ndarray, factor: int) -> np.ndarray:

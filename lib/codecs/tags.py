@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lib.codecs import tags_decode, tags_encode
+from lib.codecs.checks import check_options, map_size
 from lib.people import People, pixels_to_cells
 from lib.skeleton import Skeleton
 
@@ -72,9 +73,7 @@ class TagsCodec(tags_decode.TagsOptions):
             "sigma_range": 0 < low <= high,
             "shift": self.shift is None or math.isfinite(self.shift),
         }
-        for option, fits in ranges.items():
-            if not fits:
-                raise ValueError(f"TagsCodec cannot work with {option}={getattr(self, option)!r}; see its description")
+        check_options(self, "TagsCodec", ranges)
 
     @property
     def options(self) -> dict:
@@ -113,7 +112,7 @@ class TagsCodec(tags_decode.TagsOptions):
         Raises:
             ValueError: shapes do not fit the skeleton, the stride or each other.
         """
-        cells = self._map_size(keypoints, mask, size)
+        cells = map_size(keypoints, mask, size, self.skeleton, self.stride)
         people = keypoints.detach().to(torch.float32)
         sigmas, largest = self._sigmas(people)
         if mask is None:
@@ -195,15 +194,3 @@ class TagsCodec(tags_decode.TagsOptions):
         least, most = (torch.where(labelled, people[..., :2], end) for end in (torch.inf, -torch.inf))
         sides = (most.amax(dim=2) - least.amin(dim=2)).amax(dim=-1)
         return (self.sigma / self.base_size * sides).clamp(low, high), high
-
-    def _map_size(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> tuple[int, int]:
-        k = self.skeleton.num_keypoints
-        if keypoints.ndim != 4 or keypoints.shape[2:] != (k, 3):
-            raise ValueError(f"keypoints must have shape (N, P, {k}, 3) for skeleton {self.skeleton.name!r}, "
-                             f"got {tuple(keypoints.shape)}")  # fmt: skip
-        if size[0] % self.stride or size[1] % self.stride:
-            raise ValueError(f"input size {tuple(size)} is not a multiple of the maps' stride {self.stride}")
-        cells = (size[0] // self.stride, size[1] // self.stride)
-        if mask is not None and mask.shape != (len(keypoints), *cells):
-            raise ValueError(f"mask must have shape {(len(keypoints), *cells)}, got {tuple(mask.shape)}")
-        return cells

@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import interpolate, max_pool2d
 
 from lib.codecs import paf_peaks, tags_group, tags_refine
+from lib.codecs.checks import check_options
 from lib.people import People, cells_to_pixels
 
 if TYPE_CHECKING:
@@ -107,9 +108,7 @@ class TagsOptions:
             "refine_tag_cutoff": self.refine_tag_cutoff is None or self.refine_tag_cutoff > 0,
             "min_parts": self.min_parts >= 1,
         }
-        for option, fits in ranges.items():
-            if not fits:
-                raise ValueError(f"TagsCodec cannot work with {option}={getattr(self, option)!r}; see its description")
+        check_options(self, "TagsCodec", ranges)
 
 
 def decode_tags(maps: Mapping[str, np.ndarray], codec: TagsCodec) -> People:
