@@ -40,7 +40,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     trt_pose()
     lightweight_openpose()
-    print(f"first call after installation, compiling: encode {first_call_s('encode'):.1f} s, decode {first_call_s('decode'):.1f} s; "
+    encode = first_call_s("benchmarks.paf", "", "CODEC.encode(torch.zeros(1, 1, 18, 3), None, SIZE)")
+    decode = first_call_s("benchmarks.paf", "", "CODEC.decode({'heatmaps': np.zeros((18, 56, 56)), 'pafs': np.zeros((42, 56, 56))})")
+    print(f"first call after installation, compiling: encode {encode:.1f} s, decode {decode:.1f} s; "
           "cached on disk from then on")  # fmt: skip
     torch.set_num_threads(threads[0])
     cv2.setNumThreads(threads[1])
@@ -130,15 +132,13 @@ def median_ms(call: Callable, rounds: int) -> float:
     return 1e3 * statistics.median(times)
 
 
-def first_call_s(what: str) -> float:
-    """Seconds of the first call in a new process whose compiler cache is empty."""
-    calls = {"encode": "CODEC.encode(torch.zeros(1, 1, 18, 3), None, SIZE)",
-             "decode": "CODEC.decode({'heatmaps': np.zeros((18, 56, 56)), 'pafs': np.zeros((42, 56, 56))})"}  # fmt: skip
-    program = ("import time, numpy as np, torch; from benchmarks.paf import CODEC, SIZE; start = time.perf_counter(); "
-               f"{calls[what]}; print(time.perf_counter() - start)")  # fmt: skip
+def first_call_s(module: str, before: str, call: str) -> float:
+    """Seconds of a call in a new process whose compiler cache is empty; `before` is not timed, both see what `module` has."""
+    lines = ("import time, numpy as np, torch", f"from {module} import *", before, "start = time.perf_counter()", call,
+             "print(time.perf_counter() - start)")  # fmt: skip
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"NUMBA_CACHE_DIR": cache}
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True,
+        done = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, env=environment, capture_output=True, text=True,
                               check=True)  # fmt: skip
     return float(done.stdout)
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,8 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks import tags_published
-from benchmarks.paf import crowd, median_ms
-from lib import ROOT
+from benchmarks.paf import crowd, first_call_s, median_ms
 from lib.codecs.tags import TagsCodec
 from lib.codecs.tags_decode import PUBLISHED_TAGS
 from lib.codecs.tags_group import joint_order
@@ -46,7 +41,9 @@ def main() -> None:
             print(f"  published options of the codec   {row(replace(CODEC, **PUBLISHED_TAGS).decode, scenes, truth, 1)}")
     noise = {name: rng.normal(0, 1, values.shape).astype(np.float32) for name, values in scenes[0].items()}
     print(f"decode, noise of 30 peaks a part   {median_ms(lambda: CODEC.decode(noise), 10):7.1f} ms")
-    print(f"first call after installation, compiling: {first_call_s():.1f} s; cached on disk from then on")
+    first = first_call_s("benchmarks.tags", "rng = np.random.default_rng(0); maps = maps_of(crowd(2, rng, SIZE, COCO17.keypoints), rng)",
+                         "CODEC.decode(maps)")  # fmt: skip
+    print(f"first call after installation, compiling: {first:.1f} s; cached on disk from then on")
     torch.set_num_threads(threads[0])
     cv2.setNumThreads(threads[1])
 
@@ -98,18 +95,6 @@ def average_precision(found: list[People], truth: list[np.ndarray]) -> float:
     category = Category(1, "person", keypoints=list(COCO17.keypoints), skeleton=[])
     results = [one for i, people in enumerate(found) for one in people_to_results(people, i + 1)]
     return CocoScorer(CocoFile(images, annotations, [category]), COCO17)(results)["AP"]
-
-
-def first_call_s() -> float:
-    """Seconds of the first call in a new process whose compiler cache is empty."""
-    program = ("import time, numpy as np; from benchmarks.tags import CODEC, crowd, maps_of, SIZE, COCO17; "
-               "rng = np.random.default_rng(0); maps = maps_of(crowd(2, rng, SIZE, COCO17.keypoints), rng); "
-               "start = time.perf_counter(); CODEC.decode(maps); print(time.perf_counter() - start)")  # fmt: skip
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"NUMBA_CACHE_DIR": cache}
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True,
-                              check=True)  # fmt: skip
-    return float(done.stdout)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from lib.draw import draw_people, grid, heatmap_overlay, paf_overlay
+from lib.draw import draw_people, grid, heatmap_overlay, paf_overlay, tag_overlay
 from lib.people import People
 from lib.skeleton import Skeleton
 
@@ -71,22 +71,5 @@ def _layers(image: np.ndarray, maps: Mapping[str, np.ndarray], n: int, skeleton:
         elif name.startswith("pafs"):
             layers.append(paf_overlay(image, values[n]))
         elif name.startswith("tags"):
-            layers.append(_tags_overlay(image, maps[name.replace("tags", "heatmaps")][n], values[n]))
+            layers.append(tag_overlay(image, values[n], maps[name.replace("tags", "heatmaps")][n]))
     return layers
-
-
-def _tags_overlay(image: np.ndarray, heatmaps: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """The tag of the strongest keypoint of every cell as a colour, as bright as that keypoint is strong.
-
-    Colours run from the smallest to the largest tag of this picture: people with different tags have different colours.
-    """
-    strength = heatmaps.max(axis=0).clip(0, 1)
-    best = np.take_along_axis(tags, heatmaps.argmax(axis=0)[None], axis=0)[0]
-    seen = best[strength > 0.3 * strength.max()]
-    low, high = float(seen.min()), float(seen.max())
-    hue = ((best - low) / max(high - low, 1e-6)).clip(0, 1)
-    colours = cv2.applyColorMap(np.rint(255 * hue).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1].astype(np.float32)
-    layers = np.concatenate([colours * strength[..., None], strength[..., None]], axis=2).astype(np.float32)
-    layers = cv2.resize(layers, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * 0.55
-    return np.rint(grey * (1 - layers[..., 3:]) + layers[..., :3]).clip(0, 255).astype(np.uint8)

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +18,7 @@ from tqdm.auto import tqdm
 
 from lib.data.canvas import Canvas
 from lib.data.scenery import KINDS, background, thing
-from lib.data.synthetic import FIGURES, JPEG_QUALITY, Scene, is_complete, render, sensed
+from lib.data.synthetic import FIGURES, JPEG_QUALITY, Scene, is_complete, made_beside, render, sensed
 
 FORMAT = 1  # goes up whenever the same settings give other pictures
 SCENE = Scene(height=(0.65, 0.98), truncation=0.0, crowd=0.0)
@@ -67,20 +64,11 @@ def write_classes(out_dir: str | Path, train_per_class: int = 400, val_per_class
     config = json.loads(json.dumps(config))
     if is_complete(out_dir, config):
         return out_dir
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
-    try:
-        making.chmod(0o755)
+    with made_beside(out_dir, config) as making:
         for split, count in counts.items():
             _write_split(making / split, count, seed, first=0 if split == "train" else 1 << 31)
         index = {str(i): [wnid, name] for i, (name, wnid) in enumerate(WNIDS.items())}
         (making / "imagenet_class_index.json").write_text(json.dumps(index))
-        (making / "synthetic.json").write_text(json.dumps(config, indent=2))
-        if out_dir.exists():
-            out_dir.rmdir()  # it is empty, or this fails
-        os.replace(making, out_dir)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return out_dir
 
 

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -112,10 +113,7 @@ def write_dataset(
     config = json.loads(json.dumps(config))
     if is_complete(out_dir, config):
         return out_dir
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
-    try:
-        making.chmod(0o755)
+    with made_beside(out_dir, config) as making:
         (making / "annotations").mkdir()
         # Training and validation pictures come from disjoint halves of the series.
         for split, count, first in (("train", num_train, 0), ("val", num_val, 1 << 31)):
@@ -124,12 +122,6 @@ def write_dataset(
             rows = list(tqdm(_mapped(job, count, workers), total=count, desc=f"{out_dir.name}/{split}", unit="img"))
             target = making / "annotations" / f"{figure}_keypoints_{split}.json"
             target.write_text(json.dumps(_coco(rows, skeleton, scene, f"{out_dir.name} {split}, seed {seed}")))
-        (making / "synthetic.json").write_text(json.dumps(config, indent=2))
-        if out_dir.exists():
-            out_dir.rmdir()  # it is empty, or this fails
-        os.replace(making, out_dir)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return out_dir
 
 
@@ -156,6 +148,26 @@ def is_complete(out_dir: Path, config: dict) -> bool:
             f"{out_dir} holds a dataset with other settings ({differences}): choose another out_dir or remove that folder"
         )
     return True
+
+
+@contextmanager
+def made_beside(out_dir: Path, config: dict) -> Iterator[Path]:
+    """A folder to make a dataset in; it becomes `out_dir` when the block ends, with its config, and is removed when it fails.
+
+    Raises:
+        OSError: out_dir holds something by now.
+    """
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
+    try:
+        making.chmod(0o755)
+        yield making
+        (making / "synthetic.json").write_text(json.dumps(config, indent=2))
+        if out_dir.exists():
+            out_dir.rmdir()  # it is empty, or this fails
+        os.replace(making, out_dir)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def _mapped(job, count: int, workers: int) -> Iterator[dict]:
