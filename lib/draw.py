@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HOLLOW_BELOW = 0.3  # predicted keypoints with a lower score are drawn as rings, like hidden ones of annotations
+TAG_RANGE = 4.0  # least width of the colours of tags: people are pushed about two apart, and one may spread over half of that
 
 LEFT, RIGHT = ((255, 214, 90), (213, 84, 0)), ((140, 212, 255), (0, 92, 180))
 MIDDLE = (245, 245, 245), (185, 185, 185)
@@ -198,7 +199,7 @@ def tag_overlay(image: np.ndarray, tags: np.ndarray, heatmaps: np.ndarray | None
         tags: (K, h, w), or (1, h, w) where all keypoints share them.
         heatmaps: (K, h', w'), 0..1: each cell shows the tag of its strongest keypoint, as strongly as that is there. Without
             them the first tags show everywhere.
-        limits: tags of the colours at the ends; without, the range of those that show.
+        limits: tags of the colours at the ends; without, the range of those that show, see `tag_limits`.
 
     Returns:
         (H, W, 3) RGB uint8.
@@ -218,9 +219,14 @@ def tag_overlay(image: np.ndarray, tags: np.ndarray, heatmaps: np.ndarray | None
 
 
 def tag_limits(tags: np.ndarray, where: np.ndarray) -> tuple[float, float]:
-    """The range of tags, without the outermost hundredths, where `where` says; everywhere, if it says nowhere."""
+    """The range of tags, without the outermost hundredths, where `where` says; everywhere, if it says nowhere.
+
+    It is never narrower than `TAG_RANGE`, so that somebody who is alone has one colour and not all of them.
+    """
     values = tags[where & np.isfinite(tags)] if where.any() else tags[np.isfinite(tags)]
-    return tuple(float(v) for v in np.percentile(values, (1, 99))) if len(values) else (0.0, 1.0)
+    low, high = np.percentile(values, (1, 99)).tolist() if len(values) else (0.0, 0.0)
+    missing = max(0.0, TAG_RANGE - (high - low)) / 2
+    return low - missing, high + missing
 
 
 def colour_wheel(size: int = 96) -> np.ndarray:

@@ -356,6 +356,11 @@ def test_tags_have_one_colour_for_each_person_where_the_heatmaps_are():
     a, b, c = picture[22, 18].astype(int), picture[34, 18].astype(int), picture[22, 62].astype(int)
     assert np.abs(a - b).max() <= 3 and np.abs(a - c).max() > 40
     assert np.ptp(picture[2, 40]) == 0, "grey where nothing is"
-    assert tag_limits(tags[0], tags[0] > 0) == (3, 3) and tag_limits(tags[0] * np.nan, tags[0] > 0) == (0, 1)
+    assert tag_limits(tags[0], tags[0] > 0) == (1, 5) and tag_limits(tags[0] * np.nan, tags[0] > 0) == (-2, 2)
+    assert tag_limits(10 * tags[0], tags[0] < 9) == (-10, 30)
+    alone = np.where(tags > 0, np.float32(3), np.float32(2.8))
+    picture = tag_overlay(image, alone, heatmaps)
+    a, c = picture[22, 18].astype(int), picture[22, 62].astype(int)
+    assert np.abs(a - c).max() < 40, "who is alone has one colour"
     everywhere = tag_overlay(image, tags[:1])
     assert (everywhere[2, 2] != everywhere[2, -2]).any()

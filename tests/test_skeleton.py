@@ -7,7 +7,15 @@ import pytest
 import yaml
 
 from lib.skeleton import (
-    BUILT_IN, COCO17, COCO18_NECK, COCO_SIGMAS, MPII14, MPII16, OPENPOSE18, Skeleton, flip_pairs_by_name,
+    BUILT_IN,
+    COCO17,
+    COCO18_NECK,
+    COCO_SIGMAS,
+    MPII14,
+    MPII16,
+    OPENPOSE18,
+    Skeleton,
+    flip_pairs_by_name,
 )  # fmt: skip
 
 CRANE = {
