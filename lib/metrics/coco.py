@@ -9,6 +9,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from scipy.optimize import linear_sum_assignment
 
 from lib.data.coco import CocoFile, category_named, skeleton_of
+from lib.metrics.by_name import ByName
 from lib.people import People, oks
 from lib.skeleton import COCO17, Skeleton
 
@@ -52,7 +53,7 @@ def coco_output(metrics: Mapping[str, float]) -> str:
     return "".join(rows)
 
 
-class CocoScorer:
+class CocoScorer(ByName):
     """Scores predictions against one annotation file.
 
     Keypoints are matched by name, so that a model with a neck is scored on a file without one and the reverse. A `neck`
@@ -74,16 +75,8 @@ class CocoScorer:
         truth = skeleton_of(coco, category)
         computed = {"neck"} if set(COCO17.keypoints) < set(truth.keypoints) else set()
         scored = [k for k, name in enumerate(truth.keypoints) if name not in computed]
-        self.keypoints = [truth.keypoints[k] for k in scored]
+        super().__init__(truth.keypoints, [truth.keypoints[k] for k in scored], predicted)
         self.sigmas = np.array([truth.sigmas[k] for k in scored])
-        self.missing = [name for name in self.keypoints if name not in predicted.keypoints]
-        if len(self.missing) == len(self.keypoints):
-            raise ValueError(f"the model's keypoints ({', '.join(predicted.keypoints)}) and the annotations' "
-                             f"({', '.join(self.keypoints)}) have no name in common")  # fmt: skip
-        # a missing keypoint reads the column of zeros which `_select` appends
-        self._annotated = [predicted.keypoints.index(name) if name in predicted.keypoints else predicted.num_keypoints
-                           for name in truth.keypoints]  # fmt: skip
-        self._columns = [self._annotated[k] for k in scored]
         self.image_ids = sorted({image.id for image in coco.images} if image_ids is None else set(image_ids))
         if not self.image_ids:
             raise ValueError("there is no image to score")
@@ -113,18 +106,6 @@ class CocoScorer:
         run.accumulate()
         run.summarize()
         return dict(zip(METRICS, (float(v) for v in run.stats[:10])))
-
-    def select(self, keypoints: np.ndarray) -> np.ndarray:
-        """Predicted keypoints (P, K, 3) → the scored ones, in the annotations' order; missing ones are zeros."""
-        return np.pad(keypoints, ((0, 0), (0, 1), (0, 0)))[:, self._columns]
-
-    def as_annotated(self, results: Iterable[Mapping]) -> list[dict]:
-        """The same results with the keypoints of the annotation file, in its order: any COCO program can score them.
-
-        What the model does not predict is 0, 0, 0; what the file does not annotate is left out.
-        """
-        rows = ((r, np.pad(np.reshape(r["keypoints"], (-1, 3)), ((0, 1), (0, 0)))) for r in results)
-        return [{**r, "keypoints": keypoints[self._annotated].ravel().tolist()} for r, keypoints in rows]
 
     def match(self, results: Sequence[Mapping]) -> list[dict]:
         """Pair true and predicted people image by image, as many and as similar as possible.
