@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from lib.codecs.paf import PafCodec
+from lib.codecs.parts import PartsCodec
 from lib.codecs.tags import TagsCodec
 from lib.people import People
 from lib.skeleton import Skeleton
@@ -21,6 +22,8 @@ class Codec(Protocol):
     stride: int
     own_scale: tuple[str, ...]
     """Names of the maps that cannot be averaged over several scales of a picture: those of the base scale count."""
+    wants_scales: bool
+    """Whether `encode` takes them."""
 
     @property
     def options(self) -> dict:
@@ -31,7 +34,10 @@ class Codec(Protocol):
         """Pixels of the network's input per cell of every map that `decode` needs."""
 
     def encode(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> dict[str, Tensor]:
-        """People of a batch, (N, P, K, 3) pixels of the network's input → target maps on the same device."""
+        """People of a batch, (N, P, K, 3) pixels of the network's input → target maps on the same device.
+
+        Where the codec `wants_scales`, also `scales` (N,), pixels of the network's input per pixel of the original pictures.
+        """
 
     def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Maps (…, C, h, w) of mirrored images turned back; NaN where the mirror says nothing."""
@@ -46,4 +52,4 @@ class Codec(Protocol):
         """Maps of one image → people in pixels of the network's input."""
 
 
-CODECS: dict[str, type] = {"PafCodec": PafCodec, "TagsCodec": TagsCodec}
+CODECS: dict[str, type] = {"PafCodec": PafCodec, "PartsCodec": PartsCodec, "TagsCodec": TagsCodec}

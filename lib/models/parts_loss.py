@@ -1,0 +1,56 @@
+"""The losses of part detectors (DeeperCut, arXiv:1605.03170): each image's mean over what counts in it, then over the batch.
+
+So a batch of one has the published loss, "the sum over the number of weights that are not zero", and an image weighs the same
+whatever it is padded to and whoever is in it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, mse_loss
+
+
+def parts_loss(logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    """Cross entropy of heatmaps, over all keypoints and the cells that count; 0 for an image without such a cell.
+
+    Args:
+        logits: (N, K, h, w), before the sigmoid.
+        targets: "heatmaps" (N, K, h, w) in 0..1 and "mask" (N, 1, h, w), 1 where a cell counts, 0 where not.
+
+    Returns:
+        float32 scalar.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    truth, mask = targets["heatmaps"], targets["mask"]
+    _check("heatmaps", logits, truth)
+    # logarithms of small numbers vanish in half precision
+    error = binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none") * mask
+    return (error.sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * logits.shape[1]).clamp(min=1)).mean()
+
+
+def masked_huber(predicted: Tensor, truth: Tensor, mask: Tensor, huber: bool = True) -> Tensor:
+    """Huber loss (threshold 1) of vector maps where they are known; 0 for an image in which nothing is.
+
+    Args:
+        predicted, truth: (N, 2M, h, w) x, y of M vectors.
+        mask: (N, M, h, w), 1 where a vector counts, 0 where not.
+        huber: False for the squared error instead.
+
+    Returns:
+        float32 scalar.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _check("vectors", predicted, truth)
+    kind = huber_loss if huber else mse_loss
+    error = kind(predicted.float(), truth.float(), reduction="none").unflatten(1, (mask.shape[1], 2)) * mask[:, :, None]
+    return (error.sum(dim=(1, 2, 3, 4)) / (2 * mask.sum(dim=(1, 2, 3))).clamp(min=1)).mean()
+
+
+def _check(what: str, maps: Tensor, truth: Tensor) -> None:
+    if maps.shape != truth.shape:
+        raise ValueError(f"{what}: the network's maps are {tuple(maps.shape)}, the targets {tuple(truth.shape)}; give the codec "
+                         "the network's stride and skeleton")  # fmt: skip
