@@ -114,7 +114,7 @@ def _write_split(folder: Path, count: int, seed: int, first: int) -> None:
     for wnid in WNIDS.values():
         (folder / wnid).mkdir(parents=True)
     sheets: list[tuple[set[str], Callable[[int], Sheet]]] = [({*KINDS, SCENERY}, lambda i: things_sheet(seed, i))]
-    for figure in FIGURES:
+    for figure in dict.fromkeys(figure for figure, _ in PARTS.values()):
         names = {name for name, (whose, _) in PARTS.items() if whose == figure}
         sheets.append((names, lambda i, figure=figure: figure_sheet(figure, seed, i)))
     with tqdm(total=count * len(WNIDS), desc=f"{folder.parent.name.split('.')[1]}/{folder.name}", unit="img") as bar:

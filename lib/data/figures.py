@@ -43,12 +43,14 @@ class Figure:
         keypoints: (K, 2) figure units, in the order of the skeleton.
         surfaces: for every keypoint the parts on which it lies; it is visible where one of them is the topmost.
         seat: circles (x, y, radius) of a stool to draw behind the figure, empty for nobody seated.
+        head: [x0, y0, x1, y1] around the head, figure units, or None where none is to be annotated.
     """
 
     shapes: list[Shape]
     keypoints: np.ndarray
     surfaces: Sequence[frozenset[str]]
     seat: Sequence[tuple[float, float, float]] = ()
+    head: np.ndarray | None = None
 
     def footprint(self) -> tuple[float, float]:
         """Middle and half width of what stands on or next to the ground."""
@@ -73,7 +75,8 @@ class Figure:
         down = -self.lowest() - lift
         move = lambda circles: [(x, y + down, r) for x, y, r in circles]
         shapes = [shape._replace(circles=move(shape.circles)) for shape in self.shapes]
-        return Figure(shapes, self.keypoints + (0, down), self.surfaces, move(self.seat))
+        head = None if self.head is None else self.head + (0, down, 0, down)
+        return Figure(shapes, self.keypoints + (0, down), self.surfaces, move(self.seat), head)
 
 
 @dataclass(frozen=True)

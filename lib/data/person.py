@@ -1,8 +1,9 @@
-"""The synthetic person: a body with joint limits, dressed and drawn, and the 17 keypoints of COCO on it."""
+"""The synthetic person: a body with joint limits, dressed and drawn, and on it the 17 keypoints of COCO or the 16 of MPII."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,7 @@ from lib.data.figures import (
     rotation,
     shade,
 )
-from lib.skeleton import COCO17
+from lib.skeleton import COCO17, MPII16, Skeleton
 
 _LEFT = [
     Joint("left_shoulder", "spine", (0.103, -0.272, 0), (-60, 180), (-90, 90), (-20, 170)),
@@ -42,12 +43,24 @@ JOINTS = [
 # Points of the face in the frame of the head; the other side mirrors x.
 _FACE = {"nose": (0, -0.078, -0.084), "left_eye": (0.027, -0.108, -0.066), "left_ear": (0.067, -0.095, 0.008)}
 _FACE |= {name.replace("left", "right"): (-x, y, z) for name, (x, y, z) in _FACE.items() if name != "nose"}
+# The trunk's points of MPII: frame, place in it, and on which parts it is seen (the pelvis lies between the thighs).
+_TRUNK = {
+    "pelvis": ("pelvis", (0, 0.012, 0), {"torso", "left_leg", "right_leg"}),
+    "thorax": ("spine", (0, -0.272, 0), {"torso", "neck"}),
+    "upper_neck": ("head", (0, -0.02, 0), {"neck", "face", "hair"}),
+    "head_top": ("head", (0, -0.176, 0), {"face", "hair"}),
+}
+_SKULL = [((0, -0.112, 0), 0.067), ((0, -0.094, -0.014), 0.062), ((0, -0.062, -0.02), 0.046)]  # centres, radii
 _BAND = (255, 92, 48)  # wristband
 _INK = (38, 33, 40)
 
 
 def person(
-    rng: np.random.Generator, variety: float = 1.0, side_cue: bool = True, heading: float | None = None
+    rng: np.random.Generator,
+    variety: float = 1.0,
+    side_cue: bool = True,
+    heading: float | None = None,
+    skeleton: Skeleton = COCO17,
 ) -> Figure:
     """A random person: height about 1 when standing, lowest point at y = 0 unless jumping.
 
@@ -56,6 +69,7 @@ def person(
         variety: width of the pose ranges, 0..1.
         side_cue: everybody wears an orange band on the left wrist and a lighter left shoe.
         heading: degrees, 0 looks at the viewer, 90 to the right, 180 away; by default random, most often frontal.
+        skeleton: of `COCO17`'s and `MPII16`'s keypoints those to annotate; what is drawn does not depend on it.
     """
     pose, angles = sample_pose(rng, variety)
     look = sample_look(rng)
@@ -63,15 +77,23 @@ def person(
     if pose == "sit" and abs((chance + 180) % 360 - 180) > 100:
         chance = 180 - chance  # the stool, drawn behind, would be on the wrong side of somebody seen from behind
     heading = chance if heading is None else heading
-    figure = posed_person(angles, look, heading, rng.uniform(-2, 14), side_cue)
+    figure = posed_person(angles, look, heading, rng.uniform(-2, 14), side_cue, skeleton)
     lift = rng.uniform(0.08, 0.25) if pose == "jump" else 0.0
     if pose == "sit":
         figure.seat = [(s * 0.1, row, 0.03) for row in (0.1, figure.lowest() - 0.03) for s in (-1, 1)]
     return figure.standing(lift)
 
 
+mpii_person = partial(person, skeleton=MPII16)
+
+
 def posed_person(
-    angles: Mapping[str, tuple[float, float, float]], look: Look, heading: float, tilt: float, side_cue: bool = True
+    angles: Mapping[str, tuple[float, float, float]],
+    look: Look,
+    heading: float,
+    tilt: float,
+    side_cue: bool = True,
+    skeleton: Skeleton = COCO17,
 ) -> Figure:
     """This person in this pose, the middle of the hips at (0, 0).
 
@@ -81,9 +103,11 @@ def posed_person(
         heading: degrees, 0 looks at the viewer, 90 to the right, 180 away.
         tilt: degrees by which the camera looks down.
         side_cue: an orange band on the left wrist and a lighter left shoe.
+        skeleton: the keypoints to annotate, see `person`.
     """
     body = _Body(forward_kinematics(JOINTS, angles, rotation(-tilt, 0, 0) @ rotation(0, heading, 0)), look, side_cue)
-    return Figure(body.shapes(), body.keypoints(), [body.surface(name) for name in COCO17.keypoints])
+    surfaces = [body.surface(name) for name in skeleton.keypoints]
+    return Figure(body.shapes(), body.keypoints(skeleton), surfaces, head=body.head_box())
 
 
 class _Body:
@@ -92,14 +116,24 @@ class _Body:
     def __init__(self, frames: dict[str, Frame], look: Look, side_cue: bool):
         self.frames, self.look, self.side_cue, self.b = frames, look, side_cue, look.build
 
-    def keypoints(self) -> np.ndarray:
-        """(17, 2) in the order of COCO."""
+    def keypoints(self, skeleton: Skeleton) -> np.ndarray:
+        """(K, 2) in the order of the skeleton."""
         points = {name: frame.origin for name, frame in self.frames.items()}
         points |= {name: self.frames["head"].point(*local) for name, local in _FACE.items()}
-        return np.array([points[name][:2] for name in COCO17.keypoints])
+        points |= {name: self.frames[frame].point(*local) for name, (frame, local, _) in _TRUNK.items()}
+        return np.array([points[name][:2] for name in skeleton.keypoints])
+
+    def head_box(self) -> np.ndarray:
+        """[x0, y0, x1, y1] as MPII's annotators draw it: from chin and upper neck to the top, face to nape, no hairdo."""
+        head = self.frames["head"]
+        rounds = [(*head.point(*local)[:2], radius) for local, radius in _SKULL]
+        x, y, r = np.array([*rounds, (*head.point(*_TRUNK["upper_neck"][1])[:2], 0.0)]).T
+        return np.array([(x - r).min(), (y - r).min(), (x + r).max(), (y + r).max()])
 
     def surface(self, keypoint: str) -> frozenset[str]:
         """Parts on which a keypoint can be seen."""
+        if keypoint in _TRUNK:
+            return frozenset(_TRUNK[keypoint][2])
         side, _, joint = keypoint.partition("_")
         if joint not in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"):
             return frozenset({keypoint})
@@ -198,8 +232,7 @@ class _Body:
         at, forward = head.point, head.axes[2, 2]  # 1 looks at us, −1 away from us
         cap = look.hairstyle == "cap"
         tone = {"cap": look.bottom, "bald": look.skin}.get(look.hairstyle, look.hair)
-        skull = [hull([(at(0, -0.112, 0), 0.067), (at(0, -0.094, -0.014), 0.062), (at(0, -0.062, -0.02), 0.046)],
-                      look.skin, "face")]  # fmt: skip
+        skull = [hull([(at(*local), radius) for local, radius in _SKULL], look.skin, "face")]
         behind, top = self._hair(tone)
         near, far = self._features()
         if forward > -0.12:  # the back of the hair comes round the head as it turns into profile

@@ -26,12 +26,14 @@ from tqdm.auto import tqdm
 
 from lib.data.canvas import Canvas, polygons, run_lengths
 from lib.data.dog import DOG, dog
-from lib.data.person import person
+from lib.data.mpii import RECTS, REFERENCE, head_size
+from lib.data.person import mpii_person, person
 from lib.data.scenery import background
 from lib.data.stage import CROWD, Placed, Scene, compose, paint_crowd
-from lib.skeleton import COCO17, Skeleton
+from lib.skeleton import COCO17, MPII16, Skeleton
 
-FIGURES = {"person": (COCO17, person), "dog": (DOG, dog)}  # name → (skeleton, function that draws a random figure)
+# name → (skeleton, function that draws a random figure); MPII's people are the same as COCO's, annotated otherwise
+FIGURES = {"person": (COCO17, person), "dog": (DOG, dog), "mpii": (MPII16, mpii_person)}
 FORMAT = 1  # goes up whenever the same (scene, seed, index) gives another picture
 JPEG_QUALITY = 92
 DEFAULT_SCENE = Scene()
@@ -49,6 +51,9 @@ class Labels:
         iscrowd: (P,) bool.
         segmentations: polygons [[x, y, ...], ...], or uncompressed RLE {"size", "counts"} for a crowd.
         ids: (H, W) uint8, 0 background and objects, p + 1 the pixels of row p.
+        heads: (P, 4) float32 [x, y, width, height] of the whole head, also where it is hidden or outside the picture; 0 for
+            crowds and for figures without an annotated head.
+        heights: (P,) float32 pixels of the figure standing upright, 0 for crowds.
     """
 
     keypoints: np.ndarray
@@ -57,6 +62,8 @@ class Labels:
     iscrowd: np.ndarray
     segmentations: list = field(default_factory=list)
     ids: np.ndarray | None = None
+    heads: np.ndarray | None = None
+    heights: np.ndarray | None = None
 
 
 def render(scene: Scene, seed: int, index: int, figure: str = "person") -> tuple[np.ndarray, Labels]:
@@ -81,7 +88,7 @@ def write_dataset(
     num_train: int = 4000,
     num_val: int = 200,
     scene: Scene = DEFAULT_SCENE,
-    figure: Literal["person", "dog"] = "person",
+    figure: Literal["person", "dog", "mpii"] = "person",
     seed: int = 0,
     workers: int = 2,
 ) -> Path:
@@ -89,6 +96,10 @@ def write_dataset(
 
     A folder that holds exactly this dataset already is left as it is. The files are made in a folder beside and moved
     into place when complete.
+
+    The figure "mpii" is the person with MPII's 16 joints, annotated as `lib.data.mpii.to_coco` has it: `head_box`, `rect`,
+    `single_person`, `objpos` and `scale`, and ids that no other picture of the set has, also of the other split. Its files
+    are called person_keypoints, as MPII's are, and `python -m lib crops` cuts DeeperCut's crops out of it.
 
     Args:
         out_dir: folder to make.
@@ -120,8 +131,11 @@ def write_dataset(
             (making / split).mkdir()
             job = partial(_write_one, making / split, scene, seed, first, figure)
             rows = list(tqdm(_mapped(job, count, workers), total=count, desc=f"{out_dir.name}/{split}", unit="img"))
-            target = making / "annotations" / f"{figure}_keypoints_{split}.json"
-            target.write_text(json.dumps(_coco(rows, skeleton, scene, f"{out_dir.name} {split}, seed {seed}")))
+            content = _coco(rows, skeleton, scene, f"{out_dir.name} {split}, seed {seed}")
+            if skeleton == MPII16:
+                _add_mpii(content, rows, first_id=1 if split == "train" else num_train + 1)
+            target = making / "annotations" / f"{skeleton.name}_keypoints_{split}.json"
+            target.write_text(json.dumps(content))
     return out_dir
 
 
@@ -211,6 +225,32 @@ def _coco(rows: Sequence[Labels], skeleton: Skeleton, scene: Scene, description:
             "annotations": annotations, "categories": [skeleton.to_coco()]}  # fmt: skip
 
 
+def _add_mpii(content: dict, rows: Sequence[Labels], first_id: int) -> None:
+    """Give a COCO file MPII's ids and what only MPII annotates, in place."""
+    for image in content["images"]:
+        image["id"] += first_id
+    annotations = iter(content["annotations"])
+    for image_id, labels in enumerate(rows, first_id):
+        apart = _apart(labels)
+        for p in range(len(labels.boxes)):
+            a = next(annotations)
+            a |= {"id": RECTS * image_id + p + 1, "image_id": image_id}
+            if not labels.iscrowd[p]:
+                x, y, w, h = labels.boxes[p].astype(float)
+                a |= {"rect": p + 1, "single_person": bool(apart[p]),
+                      "head_box": labels.heads[p].astype(float).round(2).tolist(),
+                      "objpos": [round(x + (w - 1) / 2, 2), round(y + (h - 1) / 2, 2)],
+                      "scale": round(float(labels.heights[p]) / REFERENCE, 4)}  # fmt: skip
+
+
+def _apart(labels: Labels) -> np.ndarray:
+    """(P,) bool: whose box, grown by half a head, touches nobody else's, grown likewise."""
+    margins = np.array([head_size(head) / 2 for head in labels.heads])[:, None]
+    low, high = labels.boxes[:, :2] - margins, labels.boxes[:, :2] + labels.boxes[:, 2:] + margins
+    touching = ((low[:, None] < high[None]) & (low[None] < high[:, None])).all(axis=2)
+    return touching.sum(axis=1) == 1  # themselves
+
+
 def sensed(image: np.ndarray, rng: np.random.Generator, noise: float, gain: float, offset: float) -> np.ndarray:
     """Exposure and sensor noise, by tables: each random byte stands for one quantile of the normal distribution."""
     exposed = cv2.LUT(image, np.clip(np.rint(np.arange(256) * gain + offset), 0, 255).astype(np.uint8))
@@ -227,17 +267,28 @@ def _labels(canvas: Canvas, figures: Sequence[Placed], crowd: bool, num_keypoint
         box = cv2.boundingRect(mask.view(np.uint8))
         if owner == CROWD:
             points, segmentation = np.zeros((num_keypoints, 3)), run_lengths(small == owner)
+            head, height = np.zeros(4), 0.0
         else:
             points, segmentation = visible_keypoints(canvas, figures[owner - 1], owner), polygons(mask, box, s)
+            head, height = _head(figures[owner - 1]), figures[owner - 1].scale
         area = cv2.countNonZero(mask.view(np.uint8)) / s**2
         if area < 1 or not segmentation:
             continue  # not a pixel of it can be seen
-        rows.append((points, np.array(box) / s, area, owner == CROWD, segmentation))
+        rows.append((points, np.array(box) / s, area, owner == CROWD, segmentation, head, height))
         ids[small == owner] = len(rows)
-    keypoints, boxes, areas, iscrowd, segmentations = zip(*rows) if rows else ([], [], [], [], [])
+    keypoints, boxes, areas, iscrowd, segmentations, heads, heights = zip(*rows) if rows else [[]] * 7
     return Labels(np.reshape(keypoints, (-1, num_keypoints, 3)).astype(np.float32),
                   np.reshape(boxes, (-1, 4)).astype(np.float32), np.array(areas, np.float32), np.array(iscrowd, bool),
-                  list(segmentations), ids)  # fmt: skip
+                  list(segmentations), ids, np.reshape(heads, (-1, 4)).astype(np.float32),
+                  np.array(heights, np.float32))  # fmt: skip
+
+
+def _head(placed: Placed) -> np.ndarray:
+    """(4,) [x, y, width, height] in pixels, 0 where no head is annotated."""
+    if placed.figure.head is None:
+        return np.zeros(4)
+    x0, y0, x1, y1 = placed.figure.head * placed.scale + np.tile(placed.at, 2)
+    return np.array([x0, y0, x1 - x0, y1 - y0])
 
 
 def visible_keypoints(canvas: Canvas, placed: Placed, owner: int) -> np.ndarray:

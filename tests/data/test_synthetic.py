@@ -12,9 +12,10 @@ from lib.data.canvas import Canvas, polygons, run_lengths
 from lib.data.casting import POSES, sample_pose
 from lib.data.dog import DOG
 from lib.data.figures import Joint, Shape, forward_kinematics, rotation
-from lib.data.person import JOINTS, person
+from lib.data.mpii import head_size
+from lib.data.person import JOINTS, mpii_person, person
 from lib.data.synthetic import FIGURES, Scene, render, write_dataset
-from lib.skeleton import COCO17, Skeleton
+from lib.skeleton import COCO17, MPII16, Skeleton
 
 SMALL = Scene(size=(96, 128), max_people=3)
 
@@ -113,6 +114,34 @@ def test_the_band_is_on_the_left_wrist():
         np.testing.assert_array_equal(plain.keypoints[right], figure.keypoints[right])
 
 
+def test_mpii_people_are_cocos_annotated_otherwise():
+    shared = [name for name in MPII16.keypoints if name in COCO17.keypoints]
+    ours, theirs = ([s.index(name) for name in shared] for s in (MPII16, COCO17))
+    for index in range(12):
+        (a, la), (b, lb) = (render(replace(SMALL, crowd=0.5, truncation=0.4), 5, index, f) for f in ("mpii", "person"))
+        assert a.tobytes() == b.tobytes() and len(shared) == 12
+        np.testing.assert_array_equal(la.keypoints[:, ours], lb.keypoints[:, theirs])
+        np.testing.assert_array_equal(la.heads, lb.heads)
+
+
+def test_trunk_and_head_of_mpii_are_where_annotators_put_them():
+    at = {name: MPII16.index(name) for name in MPII16.keypoints}
+    for seed in range(30):
+        points = (figure := mpii_person(np.random.default_rng(seed))).keypoints
+        middle = lambda part, points=points: (points[at[f"left_{part}"]] + points[at[f"right_{part}"]]) / 2
+        assert np.hypot(*(points[at["pelvis"]] - middle("hip"))) < 0.01
+        assert np.hypot(*(points[at["thorax"]] - middle("shoulder"))) < 0.01
+        x0, y0, x1, y1 = figure.head
+        neck, top = points[at["upper_neck"]], points[at["head_top"]]
+        assert ((neck >= (x0, y0)) & (neck <= (x1, y1)) & (top >= (x0, y0)) & (top <= (x1, y1))).all()
+        # a head is an eighth of a body, and about as long as from neck to top where it is not seen from above
+        assert 1 / 9 < head_size((x0, y0, x1 - x0, y1 - y0)) < 1 / 6
+        assert np.hypot(*(neck - top)) < y1 - y0 + x1 - x0
+        # the head is drawn in its box: hair, brim and bun may stick out
+        face = [c for s in figure.shapes if s.part == "face" for c in s.circles]
+        assert all(x0 - 0.03 < x < x1 + 0.03 and y0 - 0.03 < y < y1 + 0.03 for x, y, _ in face)
+
+
 def test_joint_limits_hold_and_mirror():
     joints = [Joint("hip", "", (0, 0, 0), (-30, 90), (0, 0), (-10, 10)), Joint("knee", "hip", (0, 1, 0), (-140, 0))]
     bent = forward_kinematics(joints, {"hip": (300, 50, 0), "knee": (45, 0, 0)}, np.eye(3))
@@ -186,6 +215,37 @@ def test_dataset_does_not_depend_on_the_number_of_workers(tmp_path):
     two = write_dataset(tmp_path / "b" / "set", 9, 8, SMALL, figure="dog", workers=2)
     assert files_of(one) == files_of(two)
     assert json.loads((one / "annotations/dog_keypoints_val.json").read_text())["categories"][0] == DOG.to_coco()
+
+
+def test_mpii_dataset_has_what_mpii_annotates(tmp_path):
+    out = write_dataset(tmp_path / "set", 14, 6, replace(SMALL, crowd=0.5), "mpii", workers=1)
+    same = write_dataset(tmp_path / "coco", 14, 6, replace(SMALL, crowd=0.5), workers=1)
+    ids, single = [], []
+    for split, count in (("train", 14), ("val", 6)):
+        coco, people = (json.loads((d / f"annotations/person_keypoints_{split}.json").read_text()) for d in (out, same))
+        assert Skeleton.from_coco(coco["categories"][0]) == MPII16
+        ids += [image["id"] for image in coco["images"]]
+        for image in coco["images"]:
+            assert (out / split / image["file_name"]).is_file()
+        for a, theirs in zip(coco["annotations"], people["annotations"], strict=True):
+            assert a["id"] // 1000 == a["image_id"] == theirs["image_id"] + ids[-count]
+            assert [a[k] for k in ("bbox", "area", "segmentation", "iscrowd")] == [
+                theirs[k] for k in ("bbox", "area", "segmentation", "iscrowd")
+            ]
+            assert len(a["keypoints"]) == 48 and ("rect" in a) == (not a["iscrowd"])
+            if a["iscrowd"]:
+                continue
+            x, y, w, h = a["bbox"]
+            assert a["rect"] == a["id"] % 1000 and x <= a["objpos"][0] <= x + w and y <= a["objpos"][1] <= y + h
+            assert 5.5 < 200 * a["scale"] / head_size(a["head_box"]) < 9
+            apart = [b for b in coco["annotations"] if b["image_id"] == a["image_id"] and b is not a]
+            touching = lambda b, x=x, y=y, w=w, h=h: (
+                b["bbox"][0] < x + w and x < sum(b["bbox"][::2]) and b["bbox"][1] < y + h and y < sum(b["bbox"][1::2])
+            )
+            single.append(a["single_person"])
+            assert not (a["single_person"] and any(touching(b) for b in apart))
+            assert a["single_person"] or apart
+    assert ids == list(range(1, 21)) and 0 < sum(single) < len(single)
 
 
 def test_finished_dataset_stays_and_another_one_is_refused(tmp_path):
