@@ -41,6 +41,11 @@ def write_own(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[s
     return path
 
 
+def is_own(file: safe_open) -> bool:
+    """Whether an open safetensors file was written by this project."""
+    return _HEADER in (file.metadata() or {})
+
+
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Header and tensors (float32 where floating) of a checkpoint of ours, on the CPU.
 
@@ -58,7 +63,7 @@ def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         public = path.suffix in (".pth", ".pt", ".tar")
         hint = (
-            "; public files are read by load_trt_pose, load_lightweight_openpose, load_higherhrnet and load_hrnet"
+            "; public files are read by load_trt_pose, load_lightweight_openpose, load_higherhrnet, load_hrnet and load_deepercut"
             if public
             else ""
         )
