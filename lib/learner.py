@@ -27,7 +27,7 @@ from lib.data.dataset import CocoKeypoints, collate
 from lib.data.index import LabelIndex
 from lib.data.person_crops import CropAugment, PersonCrops
 from lib.examples import answers_sheet, targets_sheet
-from lib.learning import Learner, at_epoch, train_loader, val_loader
+from lib.learning import Learner, at, train_loader, val_loader
 from lib.metrics import CocoScorer, people_to_results
 from lib.models import NETWORKS
 from lib.people import People, invert_affine
@@ -64,7 +64,7 @@ class PoseModule(Learner):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         if self.stdev:
-            self.codec = dataclasses.replace(self.codec, stdev=at_epoch(self.stdev, self.current_epoch))
+            self.codec = dataclasses.replace(self.codec, stdev=at(self.stdev, self.current_epoch))
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
         targets = self.targets(batch)
@@ -91,7 +91,8 @@ class PoseModule(Learner):
 
     def targets(self, batch: dict) -> dict[str, torch.Tensor]:
         """Target maps of a batch as `collate` makes it."""
-        return self.codec.encode(batch["keypoints"], batch["mask"], tuple(batch["images"].shape[-2:]))
+        scaled = {"scales": torch.linalg.det(batch["affines"][..., :2]).abs().sqrt()} if self.codec.wants_scales else {}
+        return self.codec.encode(batch["keypoints"], batch["mask"], tuple(batch["images"].shape[-2:]), **scaled)
 
     def model(self, data: PoseData, **info) -> Model:
         """What a checkpoint holds: the network as it is now, and all that is needed to predict with it."""

@@ -43,7 +43,8 @@ class Learner(lightning.LightningModule, ABC):
         initial_weights: a checkpoint of ours, or a public one, to start from.
         optimizer: adam, adamw, sgd (momentum 0.9) or nesterov (the same with Nesterov's momentum).
         learning_rate: one value, or {epoch: value from that epoch on}; epochs count from 0.
-        schedule: "steps" follows `learning_rate`; "cosine" warms up and falls to zero along a cosine over the whole run.
+        schedule: "steps" follows `learning_rate`; "iterations" does, too, but there its keys count steps of the optimiser
+            instead of epochs; "cosine" warms up and falls to zero along a cosine over the whole run.
         warmup_steps: steps of the optimiser over which the learning rate rises linearly.
         weight_decay: of every parameter, or of the groups that have one.
         group_rates: the network divides its parameters into groups (`parameter_groups()`), each with its own multiple of
@@ -68,7 +69,7 @@ class Learner(lightning.LightningModule, ABC):
         initial_weights: str | None = None,
         optimizer: Literal["adam", "adamw", "sgd", "nesterov"] = "adam",
         learning_rate: float | dict[int, float] = 1e-3,
-        schedule: Literal["steps", "cosine"] = "steps",
+        schedule: Literal["steps", "iterations", "cosine"] = "steps",
         warmup_steps: int = 0,
         weight_decay: float = 0.0,
         group_rates: bool = False,
@@ -138,7 +139,7 @@ class Learner(lightning.LightningModule, ABC):
     def on_train_batch_start(self, batch: dict, batch_index: int) -> None:
         # a pure function of epoch and step, so that a resumed run needs no scheduler state; both count steps of the
         # optimiser, of which there is one for `accumulate_grad_batches` batches
-        rate = at_epoch(self.learning_rate, self.current_epoch)
+        rate = at(self.learning_rate, self.global_step if self.schedule == "iterations" else self.current_epoch)
         if self.warmup_steps:
             rate *= min(1.0, (self.global_step + 1) / self.warmup_steps)
         if self.schedule == "cosine":
@@ -226,9 +227,9 @@ def val_loader(data: lightning.LightningDataModule, collate: Callable) -> DataLo
                       worker_init_fn=worker_init)  # fmt: skip
 
 
-def at_epoch(values: Mapping[int, float], epoch: int) -> float:
-    """The value of {first epoch: value} that holds in `epoch`."""
-    return values[max((start for start in values if start <= epoch), default=min(values))]
+def at(values: Mapping[int, float], now: int) -> float:
+    """The value of {first epoch or step: value} that holds `now`."""
+    return values[max((start for start in values if start <= now), default=min(values))]
 
 
 def fastest_precision(accelerator: str = "auto") -> str:

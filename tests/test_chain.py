@@ -20,7 +20,7 @@ from lib.data.augment import ColorJitter
 from lib.data.person_crops import CropAugment
 from lib.data.synthetic import write_dataset
 from lib.learner import PoseModule
-from lib.learning import at_epoch
+from lib.learning import at
 from lib.preflight import preflight
 from lib.training import load_recipe, of_step, read_recipe
 
@@ -191,7 +191,7 @@ def test_the_published_recipe_is_the_published_one(data_dir):
     options = learner.codec.options
     for name, value in (LIGHTWEIGHT_OPENPOSE_TARGETS | COARSE).items():
         assert options[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value), name
-    drops = [at_epoch(learner.learning_rate, e) / 4e-5 for e in (0, 98, 99, 198, 199, 258, 259, 279)]
+    drops = [at(learner.learning_rate, e) / 4e-5 for e in (0, 98, 99, 198, 199, 258, 259, 279)]
     assert drops == pytest.approx([1, 1, 0.333, 0.333, 0.333**2, 0.333**2, 0.333**3, 0.333**3])
     assert data.train_set.augment == CropAugment() and not data.train_set.mask_unlabelled
     assert sum(p.numel() for p in learner.network.parameters()) == 7_308_964

@@ -15,7 +15,7 @@ from lib.checkpoints import load_classifier, load_model
 from lib.data.coco import find_split, insert_neck_file
 from lib.data.synthetic import write_dataset
 from lib.learner import PoseModule
-from lib.learning import at_epoch, fastest_precision
+from lib.learning import at, fastest_precision
 from lib.models import CLASSIFIERS
 from lib.preflight import preflight
 from lib.training import load_recipe, of_step, read_recipe, train
@@ -262,7 +262,13 @@ def test_preflight_names_zero_targets_and_a_broken_loss(small):
 
 
 def test_values_by_epoch():
-    assert [at_epoch({0: 1.0, 75: 0.1, 150: 0.01}, e) for e in (0, 74, 75, 200)] == [1.0, 1.0, 0.1, 0.01]
+    assert [at({0: 1.0, 75: 0.1, 150: 0.01}, e) for e in (0, 74, 75, 200)] == [1.0, 1.0, 0.1, 0.01]
+
+
+def test_the_learning_rate_can_follow_steps_of_the_optimiser(small, tmp_path):
+    rates = {"model.schedule": "iterations", "model.learning_rate": {0: 1e-3, 1: 1e-4}, "model.warmup_steps": 0}
+    run = train(MINI, tmp_path / "run", small | rates | {"trainer.max_epochs": 1})
+    assert run.learner.trainer.global_step > 1 and run.history[-1]["learning_rate"] == pytest.approx(1e-4)
 
 
 def test_precision_is_one_the_machine_has():

@@ -190,6 +190,7 @@ class PafCodec:
     score: str = "confidence"
     upsample: int = 1
     own_scale: ClassVar[tuple[str, ...]] = ()
+    wants_scales: ClassVar[bool] = False
 
     def __post_init__(self):
         # lists from JSON and YAML become tuples, so that equal codecs compare equal

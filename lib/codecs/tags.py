@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +60,7 @@ class TagsCodec(tags_decode.TagsOptions):
     truncate: bool = False
     shift: float | None = None
     tags_at_half: bool = False
+    wants_scales: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
