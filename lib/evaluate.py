@@ -1,4 +1,6 @@
-"""How good is a model on a COCO keypoint file: the AP table, a table per keypoint, and the card that says what was run.
+"""How good is a model on a COCO keypoint file: a table, another per keypoint, and the card that says what was run.
+
+Three measures: COCO's AP, and for files with head boxes MPII's PCKh and its AP of groups of people.
 
 Figures made by different rules are different figures. Therefore everything that decides one stands in the run card, and the
 most important of it in one line above the table.
@@ -10,7 +12,7 @@ import dataclasses
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from lib import ROOT, files
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_weights
 from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
-from lib.metrics import METRICS, CocoScorer, coco_output, people_to_results
+from lib.metrics import CocoScorer, MpiiPeopleScorer, PckhScorer, coco_output, people_to_results
+from lib.metrics.pckh import PEOPLE, THRESHOLDS
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
@@ -32,8 +35,17 @@ from lib.predict.published import check_published, has_old_decoder, published_pr
 
 PROTOCOLS = ("all", "with_people")
 RULES = ("ours", "published")
+MEASURES = {"coco": CocoScorer, "pckh": PckhScorer, "mpii": MpiiPeopleScorer}
 PEOPLE_PER_IMAGE = 20
 """COCO's score looks at the 20 surest of an image; what a bad network finds beyond is not kept."""
+
+
+# what stands over a column of the table per keypoint, its width and the form of its values
+_COLUMNS = {
+    "keypoint": ("keypoint", "<16", ""), "labelled": ("labelled", ">9", "d"), "predicted": ("predicted", ">11", "d"),
+    "similarity": ("similarity", ">12", ".3f"), "found": ("found", ">8", ".1%"), "recall": ("recall", ">9", ".1%"),
+    "pckh": ("PCKh", ">8", ".1%"), "auc": ("AUC", ">8", ".1%"), "ap": ("AP", ">8", ".1%"), "error": ("error px", ">10", ".2f"),
+}  # fmt: skip
 
 
 @dataclass
@@ -41,13 +53,15 @@ class Report:
     """An evaluation.
 
     Attributes:
-        metrics: COCO's AP, AP50, … ARl in 0..1.
-        per_keypoint: rows of keypoint, labelled, similarity, found, error (see `CocoScorer.per_keypoint`).
-        per_image: rows of image_id, file_name, people, predictions, oks (mean over true people, NaN without any).
+        metrics: in 0..1: COCO's AP, AP50, … ARl; or rows of joints, Total and AUC; or rows, mAP, UBody and mAP+UBody.
+        per_keypoint: a row for each keypoint, see `per_keypoint` of `CocoScorer`, `PckhScorer` and `MpiiPeopleScorer`.
+        per_image: rows of image_id, file_name, people, predictions, and oks (for MPII's measures pckh), the mean over true
+            people, NaN without any.
         people: {image_id: People} as predicted, in pixels of the image.
         results: the same as COCO results.
         run_card: what was evaluated on what, with which settings and versions.
         config: the arguments of `python -m lib evaluate` that give the same again.
+        curves: for PCKh its values {row: (T,)} at `lib.metrics.pckh.THRESHOLDS`.
     """
 
     metrics: dict[str, float]
@@ -57,15 +71,18 @@ class Report:
     results: list[dict]
     run_card: dict
     config: dict
+    curves: dict[str, np.ndarray] = field(default_factory=dict)
 
     def worst_images(self, count: int = 6) -> list[dict]:
         """Rows of `per_image` with people, the least similar first."""
-        return sorted((r for r in self.per_image if r["people"]), key=lambda r: r["oks"])[:count]
+        similarity = MEASURES[self.run_card["measure"]].similarity
+        return sorted((r for r in self.per_image if r["people"]), key=lambda r: r[similarity])[:count]
 
     def rules(self) -> str:
         """What decides the figures, in one line."""
         card = self.run_card
         parts = [
+            *card["measured"],
             f"published rules of {card['rules_of']}" if card["rules"] == "published" else "our rules",
             f"{card['images']} of {card['of_images']} images",
         ]
@@ -77,21 +94,25 @@ class Report:
         return ", ".join(parts)
 
     def table(self) -> str:
-        """The COCO figures as two aligned lines of text."""
-        return _columns(METRICS, [f"{self.metrics[name]:.3f}" for name in METRICS])
+        """The figures as two aligned lines of text, MPII's in percent."""
+        coco = self.run_card["measure"] == "coco"
+        values = [f"{v:.3f}" if coco else "none" if np.isnan(v) else f"{100 * v:.1f}" for v in self.metrics.values()]
+        return _columns(self.metrics, values)
 
     def keypoint_table(self) -> str:
         """The table per keypoint as aligned text."""
-        lines = [f"{'keypoint':16}{'labelled':>9}{'similarity':>12}{'found':>8}{'error px':>10}"]
-        lines += [f"{r['keypoint']:16}{r['labelled']:9d}{r['similarity']:12.3f}{r['found']:8.1%}{r['error']:10.2f}"
-                  for r in self.per_keypoint]  # fmt: skip
+        columns = [(key, *_COLUMNS[key]) for key in self.per_keypoint[0]]
+        lines = ["".join(f"{heading:{width}}" for _, heading, width, _ in columns)]
+        lines += ["".join(f"{format(row[key], form):{width}}" for key, _, width, form in columns)
+                  for row in self.per_keypoint]  # fmt: skip
         return "\n".join(lines)
 
 
 def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, out_dir: str | Path | None = None,
              category: str | None = None, protocol: str = "all", limit: int | None = None, batch_size: int = 8, *,
-             subset: int | None = None, rules: str = "ours", half_pixel: bool | None = None) -> Report:  # fmt: skip
-    """Predict and score one annotation file, in memory that does not grow with what a network finds.
+             subset: int | None = None, rules: str = "ours", half_pixel: bool | None = None, measure: str = "coco",
+             people: str = "all", groups: str | Path | None = None) -> Report:  # fmt: skip
+    """Predict and score one annotation file, by COCO's measure in memory that does not grow with what a network finds.
 
     Args:
         predictor: the model with its settings; for the published rules one of `published_predictor`.
@@ -108,13 +129,17 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
             and y and 1 as third number of every keypoint found; or for heatmaps and tags HigherHRNet's on all images, and
             thawro/pytorch-human-pose's on those with people.
         half_pixel: add 0.5 to x and y; None does what the rules say.
+        measure: "coco"; or where people have a head_box, MPII's: "pckh" (see `PckhScorer`) for single people, "mpii" (see
+            `MpiiPeopleScorer`) for several.
+        people: for PCKh: "all", or only the "single" ones who stand apart.
+        groups: for MPII's AP: groups_v12.mat; without it the people's key `group`, or every picture is one.
 
     Raises:
-        ValueError: no image to score, or no keypoint in common, or an unknown protocol or rule, or a predictor that does
-            not follow the published rules.
+        ValueError: no image to score, no keypoint in common, no head boxes, an unknown choice, one that does not belong to
+            the measure, or a predictor that does not follow the published rules.
     """
+    _check_measure(measure, rules, people, groups)
     _check_choice("protocol", protocol, PROTOCOLS)
-    _check_choice("rules", rules, RULES)
     published = check_published(predictor, protocol) if rules == "published" else None
     if half_pixel is None:
         half_pixel = published is not None and published.half_pixel
@@ -123,23 +148,30 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
     chosen = _chosen(coco, kind.id, protocol, subset, limit)
     if not chosen:
         raise ValueError(f"{annotations}: no image to score among {len(coco.images)} (protocol {protocol!r})")
-    scorer = CocoScorer(coco, predictor.skeleton, category, [image.id for image in chosen])
-    choices = {"category": category, "protocol": protocol, "limit": limit, "subset": subset, "rules": rules,
-               "half_pixel": half_pixel}  # fmt: skip
-    card = run_card(predictor, annotations, **choices, rules_of=published and published.of, images=len(chosen),
-                    of_images=len(coco.images), people_per_image=PEOPLE_PER_IMAGE,
-                    missing_keypoints=scorer.missing)  # fmt: skip
+    ids = [image.id for image in chosen]
+    scorer = _scorer(measure, coco, annotations, (predictor.skeleton, category, ids), people, groups)
+    most = PEOPLE_PER_IMAGE if measure == "coco" else None
+    choices = {"measure": measure, "people": people, "groups": groups and str(Path(groups).resolve()), "category": category,
+               "protocol": protocol, "limit": limit, "subset": subset, "rules": rules, "half_pixel": half_pixel}  # fmt: skip
     config = _config(predictor, annotations, images, batch_size=batch_size, **choices)
+    if groups is not None:
+        choices["groups"] = {"name": Path(groups).name, "sha256": file_sha256(groups)}
+    card = run_card(predictor, annotations, **choices, rules_of=published and published.of, images=len(chosen),
+                    of_images=len(coco.images), people_per_image=most, missing_keypoints=scorer.missing,
+                    measured=scorer.rules(), details=dict(scorer.card))  # fmt: skip
 
     third = published.third if published else "score"
-    people, results = {}, []
+    everybody, results = {}, []
     paths = [Path(images) / image.file_name for image in chosen]
-    for image, found in zip(chosen, _predicted(predictor, paths, batch_size)):
-        people[image.id] = found
+    for image, found in zip(chosen, _predicted(predictor, paths, batch_size, most)):
+        everybody[image.id] = found
         results += people_to_results(found, image.id, kind.id, half_pixel, third)
     matches = scorer.match(results)
-    rows = _per_image(chosen, matches)
-    report = Report(scorer(results), scorer.per_keypoint(matches), rows, people, results, card, config)
+    rows = _per_image(chosen, matches, scorer.similarity)
+    if measure == "mpii":
+        card["details"]["predictions_outside_groups"] = len(results) - sum(row["predictions"] for row in rows)
+    curves = scorer.curves(matches) if measure == "pckh" else {}
+    report = Report(scorer(results), scorer.per_keypoint(matches), rows, everybody, results, card, config, curves)
     if out_dir is not None:
         write_report(report, out_dir, scorer.as_annotated(results))
     return report
@@ -172,7 +204,7 @@ def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping]
     """Write what was found and how, each file whole or not at all.
 
     These are `coco_results.json`, which any COCO program can score; `coco_output.txt`, the table as COCO's own evaluation
-    prints it; `metrics.json`; `run_card.json`; and `config.yaml`, with which `python -m lib evaluate --config=config.yaml`
+    prints it (for its measure); `metrics.json`, for PCKh with its curves; `run_card.json`; and `config.yaml`, with which `python -m lib evaluate --config=config.yaml`
     does the same again.
 
     Args:
@@ -182,10 +214,13 @@ def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping]
     """
     out_dir = Path(out_dir)
     metrics = {"rules": report.rules(), "metrics": report.metrics, "per_keypoint": report.per_keypoint}
+    if report.curves:
+        metrics["curves"] = {"threshold": THRESHOLDS.round(2)} | report.curves
     results = report.results if results is None else results
-    for name, content in (("coco_results", results), ("metrics", metrics), ("run_card", report.run_card)):
+    for name, content in (("coco_results", results), ("metrics", _plain(metrics)), ("run_card", report.run_card)):
         files.write(out_dir / f"{name}.json", json.dumps(content, indent=None if name == "coco_results" else 2))
-    files.write(out_dir / "coco_output.txt", coco_output(report.metrics))
+    if report.run_card["measure"] == "coco":
+        files.write(out_dir / "coco_output.txt", coco_output(report.metrics))
     files.write(out_dir / "config.yaml", yaml.safe_dump(report.config, sort_keys=False, allow_unicode=True))
 
 
@@ -195,8 +230,9 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
          scales: tuple[float, ...] = (1.0,), old_decoder: bool = False,
          num_refinement_stages: int | None = None, input_size: list[int] | None = None, fit: str | None = None,
          maps_at: str | None = None, codec: dict[str, Any] | None = None, precision: str = "fp32", batch_size: int = 8,
-         annotations: Path | None = None, images: Path | None = None) -> None:  # fmt: skip
-    """Print the COCO table of a model on a dataset.
+         annotations: Path | None = None, images: Path | None = None, measure: str = "coco", people: str = "all",
+         groups: Path | None = None) -> None:  # fmt: skip
+    """Print the table of a model on a dataset: COCO's, or one of MPII's.
 
     Args:
         model: .safetensors, .onnx or .plan file, or a public .pth of trt_pose, Lightweight OpenPose or HigherHRNet.
@@ -226,8 +262,12 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         batch_size: images per network call.
         annotations: COCO keypoint file, with images in place of data_dir and split.
         images: folder of its pictures.
+        measure: coco; or where people have a head_box pckh (PCKh@0.5 and AUC), or mpii (AP of groups of people).
+        people: for pckh: "all", or only those who stand apart ("single"), as MPII's own table does.
+        groups: for mpii: groups_v12.mat of MPII's evaluation toolkit; left out, the people's key `group`, or every picture
+            is a group.
     """
-    _check_choice("rules", rules, RULES)
+    _check_measure(measure, rules, people, groups)
     if old_decoder and rules != "published":
         raise ValueError("old_decoder belongs to the published rules: add --rules=published")
     if (annotations is None) != (images is None):
@@ -268,6 +308,36 @@ def _config(predictor: Predictor, annotations: str | Path, images: str | Path, *
     return config
 
 
+def _scorer(measure: str, coco: CocoFile, annotations: str | Path, common: tuple, people: str, groups: str | Path | None):
+    if measure == "pckh":
+        return PckhScorer(annotations, *common, people=people)
+    return MpiiPeopleScorer(annotations, *common, groups=groups) if measure == "mpii" else CocoScorer(coco, *common)
+
+
+def _check_measure(measure: str, rules: str, people: str, groups: str | Path | None) -> None:
+    _check_choice("measure", measure, tuple(MEASURES))
+    _check_choice("rules", rules, RULES)
+    _check_choice("people", people, PEOPLE)
+    if rules == "published" and measure != "coco":
+        raise ValueError(f"the published rules are those of evaluations by COCO's measure: leave out --rules=published or "
+                         f"--measure={measure}")  # fmt: skip
+    if people != "all" and measure != "pckh":
+        raise ValueError(f"--people={people} belongs to --measure=pckh, not to {measure}")
+    if groups is not None and measure != "mpii":
+        raise ValueError(f"--groups belongs to --measure=mpii, not to {measure}")
+
+
+def _plain(content):
+    """What JSON can say: arrays as lists, and null for what is no number."""
+    if isinstance(content, Mapping):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, np.ndarray)):
+        return [_plain(value) for value in content]
+    if isinstance(content, (float, np.floating)):
+        return float(content) if np.isfinite(content) else None
+    return content
+
+
 def _check_nothing_else(**options) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
@@ -294,20 +364,24 @@ def _chosen(coco: CocoFile, category_id: int, protocol: str, subset: int | None,
     return images[:limit]
 
 
-def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int) -> Iterator[People]:
-    """The surest people of each image; nothing else is kept."""
+def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int, most: int | None) -> Iterator[People]:
+    """The surest people of each image, or all of them; nothing else is kept."""
     for people in predictor.each(paths, batch_size, "evaluate"):
-        yield people[np.sort(np.argsort(-people.scores, kind="stable")[:PEOPLE_PER_IMAGE])]
+        yield people[np.sort(np.argsort(-people.scores, kind="stable")[:most])]
 
 
-def _per_image(images: Sequence[Image], matches: Sequence[dict]) -> list[dict]:
-    by_id = {match["image_id"]: match for match in matches}
+def _per_image(images: Sequence[Image], matches: Sequence[dict], similarity: str) -> list[dict]:
+    """One row for every image, also where it holds several groups of people or none."""
+    by_id: dict[int, list[dict]] = {image.id: [] for image in images}
+    for match in matches:
+        by_id[match["image_id"]].append(match)
     rows = []
     for image in images:
-        match = by_id[image.id]
-        rows.append({"image_id": image.id, "file_name": image.file_name, "people": match["people"],
-                     "predictions": match["predictions"],
-                     "oks": float(np.mean(match["oks"])) if match["people"] else float("nan")})  # fmt: skip
+        values = np.concatenate([np.zeros(0), *(match[similarity] for match in by_id[image.id])])
+        rows.append({"image_id": image.id, "file_name": image.file_name,
+                     "people": sum(match["people"] for match in by_id[image.id]),
+                     "predictions": sum(match["predictions"] for match in by_id[image.id]),
+                     similarity: float(values.mean()) if len(values) else float("nan")})  # fmt: skip
     return rows
 
 

@@ -69,6 +69,9 @@ class CocoScorer(ByName):
         ValueError: predictions and annotations share no keypoint, or no image is left.
     """
 
+    similarity = "oks"
+    card: Mapping = {}
+
     def __init__(self, coco: CocoFile, predicted: Skeleton, category: str | None = None,
                  image_ids: Iterable[int] | None = None):  # fmt: skip
         self.category_id = category_named(coco, category).id
@@ -106,6 +109,10 @@ class CocoScorer(ByName):
         run.accumulate()
         run.summarize()
         return dict(zip(METRICS, (float(v) for v in run.stats[:10])))
+
+    def rules(self) -> list[str]:
+        """What decides the figures beyond COCO's own definition: nothing."""
+        return []
 
     def match(self, results: Sequence[Mapping]) -> list[dict]:
         """Pair true and predicted people image by image, as many and as similar as possible.
