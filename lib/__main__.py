@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ("lib.doctor", "doctor", "find, draw and mend what is wrong in a data set"),
     "split": ("lib.data.split", "split", "your own data set in training and validation, video by video"),
     "prepare": ("lib.prepare", "COMMANDS", "download and lay out coco, imagenet or mpii"),
+    "crops": ("lib.prepare.crops", "crops", "cut every person out for DeeperCut, all heads the same size"),
     "index": ("lib.data.index", "build_index", "labels as arrays that open at once"),
     "sigmas": ("lib.data.sigmas", "sigmas", "how precisely your keypoints can be annotated, from two annotations"),
     "val-subset": ("lib.data.openpose_lists", "write_val_subset", "the 250 pictures Lightweight OpenPose validates on"),

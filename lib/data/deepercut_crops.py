@@ -1,4 +1,4 @@
-"""DeeperCut's training crops of MPII, one person each with the head at 50 pixels, and its `dataset.mat`.
+"""DeeperCut's training crops of MPII, one person each, all heads the same size, and its `dataset.mat`.
 
 Source: Insafutdinov et al., DeeperCut, ECCV 2016, and the MATLAB preparation of its public TensorFlow version, which is
 reproduced to the pixel: bicubic resizing with a = −0.5 and antialiasing, output size rounded up. Pillow's filter is the
@@ -24,9 +24,9 @@ from lib.data.mpii import RECTS, REFERENCE, MpiiImage, MpiiPerson, around, head_
 from lib.people import apply_affine
 from lib.skeleton import MPII14, MPII16, Skeleton
 
-HEAD = 50  # pixels of a head in a crop: a standing person is about 400 tall
-MARGINS = {True: 130, False: 65}  # around the joints, of people who stand apart and of the others
-_KEEP_OFF = 20  # pixels between a crop of somebody who stands apart and the next person's joint
+HEAD = 50  # pixels of a head in a published crop: a standing person is about 400 tall
+MARGINS = {True: 130, False: 65}  # of published crops around the joints, of people who stand apart and of the others
+_KEEP_OFF = 20  # pixels between a published crop of somebody who stands apart and the next person's joint
 _PLAUSIBLE = 0.25, 2500.0  # head sizes in pixels
 _MOST_PIXELS = 64_000_000
 _HEADER = b"MATLAB 5.0 MAT-file".ljust(116)  # without SciPy's date: equal content, equal bytes
@@ -39,14 +39,16 @@ class Crop:
     Attributes:
         image: where it is cut from.
         person: the one it is about; others in it are not annotated.
-        factor: pixels of the image per pixel of the crop, head size / 50.
+        factor: pixels of the image per pixel of the crop, head size / `head`.
         box: (x1, y1, x2, y2) in the resized image, from 1 and inclusive as in MATLAB.
+        head: pixels of the head in the crop.
     """
 
     image: MpiiImage
     person: MpiiPerson
     factor: float
     box: tuple[int, int, int, int]
+    head: float = HEAD
 
     @property
     def id(self) -> int:
@@ -82,7 +84,7 @@ class Crop:
         x, y, *sides = person.head_box
         head_box = (*apply_affine(self.affine, np.array([x, y])).tolist(), *(side / self.factor for side in sides))
         objpos = person.objpos and tuple(apply_affine(self.affine, np.array(person.objpos)).tolist())
-        person = replace(person, keypoints=keypoints, head_box=head_box, objpos=objpos, scale=HEAD * 8 / REFERENCE)
+        person = replace(person, keypoints=keypoints, head_box=head_box, objpos=objpos, scale=self.head * 8 / REFERENCE)
         return replace(self.image, id=self.id, name=self.name, people=(person,))
 
     @property
@@ -97,7 +99,10 @@ class Crop:
 
 
 def plan_crops(
-    images: Sequence[MpiiImage], sizes: dict[str, tuple[int, int]], margins: dict[bool, int] = MARGINS
+    images: Sequence[MpiiImage],
+    sizes: dict[str, tuple[int, int]],
+    margins: dict[bool, int] = MARGINS,
+    head: float = HEAD,
 ) -> tuple[list[Crop], list[str]]:
     """The crops of images in the original's order: first everybody who stands apart, then all others.
 
@@ -107,7 +112,8 @@ def plan_crops(
     Args:
         images: annotated ones.
         sizes: (height, width) of every image by name.
-        margins: pixels of the crop around the joints, by `single`.
+        margins: pixels around the joints of a crop whose head has the published 50 pixels, by `single`.
+        head: pixels of the head in the crops; margins shrink and grow with it.
 
     Returns:
         The crops, and a sentence for every annotated person who cannot have one.
@@ -118,7 +124,7 @@ def plan_crops(
             for person in image.people:
                 if person.single == single and person.labelled.any():
                     try:
-                        crops.append(_plan(image, person, sizes[image.name], margins[single]))
+                        crops.append(_plan(image, person, sizes[image.name], margins[single], head))
                     except ValueError as reason:
                         left_out.append(f"image {image.id} ({image.name}), rectangle {person.rect}: {reason}")
     return crops, left_out
@@ -242,24 +248,25 @@ def samples_to_coco(samples: Sequence[Sample], skeleton: Skeleton = MPII14, firs
     return {"images": images, "annotations": annotations, "categories": [category]}
 
 
-def _plan(image: MpiiImage, person: MpiiPerson, size: tuple[int, int], margin: int) -> Crop:
-    head = head_size(person.head_box) if person.head_box else 0
-    if not _PLAUSIBLE[0] < head < _PLAUSIBLE[1]:
-        raise ValueError("no head box" if person.head_box is None else f"a head of {head:g} pixels")
-    factor = head / HEAD
+def _plan(image: MpiiImage, person: MpiiPerson, size: tuple[int, int], margin: int, head: float) -> Crop:
+    found = head_size(person.head_box) if person.head_box else 0
+    if not _PLAUSIBLE[0] < found < _PLAUSIBLE[1]:
+        raise ValueError("no head box" if person.head_box is None else f"a head of {found:g} pixels")
+    factor = found / head
+    margin, keep_off = _rounded(margin * head / HEAD), _KEEP_OFF * head / HEAD
     height, width = (math.ceil(side * (1 / factor)) for side in size)
-    joints = [(p.keypoints[p.labelled, :2] + 1) / factor for p in image.people]
-    own = joints.pop(person.rect - 1)
+    joints = {p.rect: (p.keypoints[p.labelled, :2] + 1) / factor for p in image.people}
+    own = joints.pop(person.rect)
     (left, top), (right, bottom) = _rounded(own.min(axis=0)), _rounded(own.max(axis=0))
     x1, y1 = max(1, left - margin), max(1, top - margin)
     x2, y2 = min(width, right + margin), min(height, bottom + margin)
     if person.single:
-        others = np.concatenate([[], *(points[:, 0] for points in joints)])
-        x1 = _rounded(max(x1, others[others < left].max(initial=-np.inf) + _KEEP_OFF))
-        x2 = _rounded(min(x2, others[others > right].min(initial=np.inf) - _KEEP_OFF))
+        others = np.concatenate([[], *(points[:, 0] for points in joints.values())])
+        x1 = _rounded(max(x1, others[others < left].max(initial=-np.inf) + keep_off))
+        x2 = _rounded(min(x2, others[others > right].min(initial=np.inf) - keep_off))
     if x1 > x2 or y1 > y2 or (x2 - x1) * (y2 - y1) > _MOST_PIXELS:
         raise ValueError(f"its crop would have {int(x2 - x1 + 1)}×{int(y2 - y1 + 1)} pixels")
-    return Crop(image, person, factor, tuple(int(edge) for edge in (x1, y1, x2, y2)))
+    return Crop(image, person, factor, tuple(int(edge) for edge in (x1, y1, x2, y2)), head)
 
 
 def _rounded(values):

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import cv2
-import msgspec
 from PIL import Image
-from tqdm.auto import tqdm
 
 from lib import files
-from lib.data.augment import read_image
-from lib.data.coco import CocoFile, check_coco
-from lib.data.deepercut_crops import Crop, Sample, crops_to_coco, cut, plan_crops, write_dataset_mat
 from lib.data.mpii import MpiiImage, read_mpii, read_names, split_by_video, to_coco
+from lib.prepare.crops import cut_crops, parallel, write_annotations
 from lib.prepare.fetch import Archive, fetch
-from lib.prepare.steps import Steps, require_space
 from lib.skeleton import BUILT_IN
 
 MAT = "mpii_human_pose_v1_u12_1.mat"
@@ -76,7 +69,7 @@ def prepare_mpii(
         keep_archives: keep what was downloaded in DATA_DIR/archives; off: delete it once its files are in place.
     """
     print("MPII Human Pose (Andriluka et al., CVPR 2014) is for research, not for commercial use")
-    folder, steps = Path(data_dir), Steps(data_dir)
+    folder = Path(data_dir)
     if not unpacked:
         fetch(ARCHIVES, folder, archives, url, keep_archives)
     elif not (folder / MAT).is_file():
@@ -86,9 +79,10 @@ def prepare_mpii(
     splits = _split([image for image in images if image.name in sizes], val_fraction, val_list, folder / MAT)
     for split, chosen in splits.items():
         path = folder / f"annotations/person_keypoints_{split}.json"
-        _write(path, to_coco(chosen, sizes, BUILT_IN[skeleton]))
-    if crops:
-        _cut_all({split: splits[split] for split in ("train", "val")}, sizes, folder, steps, threads)
+        write_annotations(path, to_coco(chosen, sizes, BUILT_IN[skeleton]))
+    for split in ("train", "val") if crops else ():
+        mat = hashlib.sha256((folder / MAT).read_bytes()).hexdigest()
+        cut_crops(split, splits[split], sizes, folder / "images", folder / "crops", mat, threads=threads)
 
 
 def _sizes(images: Sequence[MpiiImage], folder: Path, max_missing: int, threads: int | None) -> dict:
@@ -107,7 +101,7 @@ def _sizes(images: Sequence[MpiiImage], folder: Path, max_missing: int, threads:
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path}: not a readable image ({error}); unpack it again") from None
 
-    found = dict(zip((image.name for image in images), _parallel(size, images, threads, "sizes")))
+    found = dict(zip((image.name for image in images), parallel(size, images, threads, "sizes")))
     missing = [name for name, size in found.items() if size is None]
     if len(missing) > max_missing:
         raise FileNotFoundError(f"{folder / 'images'}: {len(missing):,} of {len(found):,} pictures are missing, the first is "
@@ -135,52 +129,3 @@ def _split(images: Sequence[MpiiImage], fraction: float, listed: str | Path | No
         "val": [image for image in labelled if image.id in val],
         "test": [image for image in images if not image.train],
     }
-
-
-def _write(path: Path, content: dict) -> None:
-    check_coco(msgspec.convert(content, CocoFile), path)
-    files.write(path, msgspec.json.encode(content))
-    people = sum(1 for a in content["annotations"] if a["num_keypoints"])
-    print(f"{path}: {len(content['images']):,} images, {people:,} people with joints")
-
-
-def _cut_all(splits: dict, sizes: dict, folder: Path, steps: Steps, threads: int | None) -> None:
-    plans = {split: plan_crops(images, sizes) for split, images in splits.items()}
-    by_image: dict[str, list[Crop]] = {}
-    for crop in (crop for planned, _ in plans.values() for crop in planned):
-        by_image.setdefault(crop.image.name, []).append(crop)
-    target = folder / "crops/images"
-    mat = hashlib.sha256((folder / MAT).read_bytes()).hexdigest()
-    if not steps.finished("crops", mat=mat):
-        for crop in (crop for crops in by_image.values() for crop in crops):
-            (target / crop.name).unlink(missing_ok=True)
-        steps.finish("crops", mat=mat)  # those which are there from now on are of this file
-
-    def missing(crops: Iterable[Crop]) -> list[Crop]:
-        return [crop for crop in crops if not (target / crop.name).exists()]
-
-    def write_crops(name: str) -> None:
-        if todo := missing(by_image[name]):
-            image = read_image(folder / "images" / name)
-            for crop in todo:
-                _, png = cv2.imencode(".png", cv2.cvtColor(cut(image, crop), cv2.COLOR_RGB2BGR))
-                files.write(target / crop.name, png.tobytes())
-
-    # a photograph's PNG takes about two bytes for a pixel
-    require_space(target, sum(2 * c.size[0] * c.size[1] for crops in by_image.values() for c in missing(crops)))
-    _parallel(write_crops, list(by_image), threads, "crops")
-    for split, (planned, left_out) in plans.items():
-        _write(folder / f"crops/annotations/person_keypoints_{split}.json", crops_to_coco(planned))
-        if planned:
-            samples = [Sample(str((target / crop.name).resolve()), crop.size, (crop.joints,)) for crop in planned]
-            print(f"{write_dataset_mat(folder / f'crops/dataset_{split}.mat', samples)}: {len(samples):,} samples")
-        if left_out:
-            print(f"{len(left_out)} people of {split} have no crop, the first: {left_out[0]}")
-
-
-def _parallel(function: Callable[[Any], Any], items: Sequence, threads: int | None, what: str) -> list:
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            return list(tqdm(pool.map(function, items), total=len(items), desc=what, unit="image"))
-        finally:
-            pool.shutdown(cancel_futures=True)

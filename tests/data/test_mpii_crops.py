@@ -106,6 +106,16 @@ def test_heads_become_fifty_pixels_and_own_margins_are_taken(tmp_path):
     assert wide[0].box[0] == crops[0].box[0] - 25
 
 
+def test_another_head_scales_everything(tmp_path):
+    people = [person(450, 100, 50), person(250, 100, 50), person(640, 100, 50)]
+    for single in (1, NOTHING):
+        published, small = (crops_of(tmp_path, people, single=single, head=head)[0] for head in (50, 16))
+        for a, b in zip(published, small, strict=True):
+            assert b.factor == pytest.approx(50 / 16) and b.picture.people[0].scale == 16 / 25
+            assert np.abs(np.array(a.box) * 16 / 50 - b.box).max() <= 1.5
+            assert head_size(b.picture.people[0].head_box) == pytest.approx(16)
+
+
 def test_people_who_cannot_have_a_crop_are_named(tmp_path):
     headless = {**person(300, 50), "x1": NOTHING}
     flat = {**person(300, 50), "x2": 285.0, "x1": 285.0, "y2": 50.0}
