@@ -48,7 +48,7 @@ def detect(heatmaps: np.ndarray, offsets: np.ndarray | None, *, threshold: float
     height, width = heatmaps.shape[1:]
     most = height * width if most is None else min(most, height * width)
     found = spaced_maxima(np.ascontiguousarray(heatmaps, np.float32), float(threshold), math.ceil(radius), most)
-    return located(found, heatmaps, offsets, stride, origin, offset_stdev)
+    return _finite(located(found, heatmaps, offsets, stride, origin, offset_stdev))
 
 
 def highest(heatmaps: np.ndarray, offsets: np.ndarray | None, *, stride: float, origin: float,
@@ -61,12 +61,13 @@ def highest(heatmaps: np.ndarray, offsets: np.ndarray | None, *, stride: float, 
     cells = finite.argmax(axis=1)
     parts = np.flatnonzero(np.isfinite(finite[np.arange(len(finite)), cells]))
     y, x = np.divmod(cells[parts], heatmaps.shape[2])
-    return located(np.stack([parts, y, x], axis=1), heatmaps, offsets, stride, origin, offset_stdev)
+    found = np.stack([parts, y, x], axis=1)
+    return _finite(located(found, heatmaps, offsets, stride, origin, offset_stdev))
 
 
 def located(found: np.ndarray, heatmaps: np.ndarray, offsets: np.ndarray | None, stride: float, origin: float,
             offset_stdev: float) -> Detections:  # fmt: skip
-    """Detections at (n, 3) int64 keypoint, row and column; arguments as for `detect`."""
+    """Detections at given cells, (n, 3) int64 keypoint, row and column, in that order; arguments as for `detect`."""
     parts, y, x = found.T
     cells = np.stack([x, y], axis=1)
     centres = cells * float(stride) + origin
@@ -74,9 +75,12 @@ def located(found: np.ndarray, heatmaps: np.ndarray, offsets: np.ndarray | None,
     if offsets is not None:
         moved = np.stack([offsets[2 * parts, y, x], offsets[2 * parts + 1, y, x]], axis=1).astype(np.float64)
         places = centres + moved * offset_stdev
-    valid = np.isfinite(places).all(axis=1)
-    scores = heatmaps[parts, y, x].astype(np.float64)
-    return Detections(*(values[valid] for values in (parts, cells, centres, places, scores)))
+    return Detections(parts, cells, centres, places, heatmaps[parts, y, x].astype(np.float64))
+
+
+def _finite(found: Detections) -> Detections:
+    valid = np.isfinite(found.places).all(axis=1)
+    return Detections(*(values[valid] for values in found))
 
 
 @numba.njit(cache=True)
