@@ -147,6 +147,8 @@ class PartsCodec(parts_decode.PartsOptions):
         """
         cells = map_size(keypoints, mask, size, self.skeleton, self.stride)
         people = keypoints.detach().to(torch.float32)
+        # what is not labelled has no place, and whatever stands there must not be reckoned with
+        people = torch.where(people[..., 2:] > 0, people, 0.0)
         mask = people.new_ones(len(people), 1, *cells) if mask is None else mask[:, None].to(people.device, torch.float32)
         nearest = parts_encode.nearest_people(people, self._radii(people, scales), cells, self.step, self.start)
         y, x = (torch.arange(length, device=people.device) * self.step + self.start for length in cells)
@@ -156,8 +158,8 @@ class PartsCodec(parts_decode.PartsOptions):
         targets = {"heatmaps": near, "mask": mask, "offsets": offsets.unflatten(2, cells), "offsets_mask": near * mask}
         if self.pairwise:
             stats = torch.tensor(self.stats(), dtype=torch.float32, device=people.device)
-            pairs, known = parts_encode.draw_pairs(people, nearest, centres, stats)
-            targets |= {"pairwise": pairs.unflatten(2, cells), "pairwise_mask": known.unflatten(2, cells) * mask}
+            pairs, known = parts_encode.draw_pairs(people, nearest, centres, stats, mask.flatten(1))
+            targets |= {"pairwise": pairs.unflatten(2, cells), "pairwise_mask": known.unflatten(2, cells)}
         return targets
 
     def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -219,7 +221,7 @@ class PartsCodec(parts_decode.PartsOptions):
             return back[..., twins, :, :]
         # what a cell's centre is off its mirror image: nothing but for an unusual origin
         beside = self.step - 1 - 2 * self.start
-        ways = np.stack([back[..., 0::2, :, :], back[..., 1::2, :, :]], axis=-3)
+        ways = np.stack([back[..., 0::2, :, :], back[..., 1::2, :, :]], axis=-4)
         if name == "offsets":
             unit, mean, order = np.full((len(twins), 2), self.offset_stdev), np.zeros((len(twins), 2)), twins
         else:

@@ -16,7 +16,7 @@ def nearest_people(people: Tensor, radii: Tensor, size: tuple[int, int], step: f
     """Whose keypoint is the nearest to each cell's centre and not further than the radius; of equally near ones the first's.
 
     Args:
-        people: (N, P, K, 3) float32 x, y in pixels and visibility.
+        people: (N, P, K, 3) float32 x, y in pixels and visibility; zeros where it is not labelled.
         radii: (N,) of the images, pixels.
         size: height and width of the maps, cells.
         step, start: pixels per cell, and of the centre of the first one.
@@ -33,7 +33,7 @@ def nearest_people(people: Tensor, radii: Tensor, size: tuple[int, int], step: f
     labelled = people[..., 2] > 0
     away, places = [], []
     for axis, length in ((1, size[0]), (0, size[1])):
-        at = torch.where(labelled, people[..., axis], 0.0)[..., None]
+        at = people[..., axis, None]
         place = ((at - start) / step + 0.5).floor() + steps
         # a cell that is not there is infinitely far
         away.append(torch.where((place >= 0) & (place < length), at - (place * step + start), torch.inf).square())
@@ -69,27 +69,31 @@ def draw_offsets(people: Tensor, nearest: Tensor, centres: Tensor) -> Tensor:
     return torch.where(nearest[:, :, None] >= 0, places.gather(3, who) - centres, 0.0)
 
 
-def draw_pairs(people: Tensor, nearest: Tensor, centres: Tensor, stats: Tensor) -> tuple[Tensor, Tensor]:
+def draw_pairs(people: Tensor, nearest: Tensor, centres: Tensor, stats: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Ways from each cell near a keypoint to the same person's other keypoints, in standard deviations from their means.
 
     Args:
         people, nearest, centres: as for `draw_offsets`.
         stats: (K(K − 1), 4) mean x, mean y, standard deviation x, y of every pair in pixels.
+        mask: (N, h·w), 1 where the loss counts.
 
     Returns:
-        (N, 2·K(K − 1), h·w) x, y of every pair and (N, K(K − 1), h·w) 1 where they are known, 0 elsewhere: the cell is near
+        (N, 2·K(K − 1), h·w) x, y of every pair and (N, K(K − 1), h·w) the mask where they are known, 0 elsewhere: the cell is near
         the first keypoint of the pair, and that person's second one is labelled. Both are channels last in memory.
     """
-    (n, k, cells), pairs = nearest.shape, len(stats)
-    ends = torch.tensor([b for _, b in permutations(range(k), 2)], dtype=torch.int64, device=people.device).view(k, k - 1)
-    targets, known = people.new_zeros(n, cells, k, 2 * (k - 1)), people.new_zeros(n, cells, k, k - 1)
+    (n, k, cells), others = nearest.shape, max(nearest.shape[1] - 1, 0)
+    targets, known = people.new_zeros(n, cells, k, 2 * others), people.new_zeros(n, cells, k, others)
     image, part, cell = (nearest >= 0).nonzero(as_tuple=True)
-    if pairs and len(image):
-        who = nearest[image, part, cell]
-        others = people[image[:, None], who[:, None], ends[part]]
-        mean, deviation = stats.view(k, k - 1, 4)[part].split(2, dim=-1)
-        ways = (others[..., :2] - centres.T[cell][:, None] - mean) / deviation
-        labelled = others[..., 2:] > 0
-        targets[image, cell, part] = torch.where(labelled, ways, 0.0).flatten(1)
-        known[image, cell, part] = labelled[..., 0].to(known.dtype)
+    if others and len(image):
+        ends = torch.tensor([b for _, b in permutations(range(k), 2)], device=people.device)
+        mean, deviation = stats.split(2, dim=1)
+        # for every person and pair, as seen from pixel 0, 0: what remains for each cell is one row of this, moved
+        ways = ((people[:, :, ends, :2] - mean) / deviation).view(-1, others, 2)
+        labelled = (people[:, :, ends, 2] > 0).to(people.dtype).view(-1, others)
+        row = (image * people.shape[1] + nearest[image, part, cell]) * k + part
+        seen, far = labelled[row], deviation.reciprocal().view(k, others, 2)[part]
+        here = torch.addcmul(ways[row], centres.T[cell][:, None], far, value=-1) * seen[..., None]
+        place = (image * cells + cell) * k + part
+        targets.view(-1, 2 * others).index_copy_(0, place, here.flatten(1))
+        known.view(-1, others).index_copy_(0, place, seen * mask[image, cell][:, None])
     return targets.flatten(2).transpose(1, 2), known.flatten(2).transpose(1, 2)

@@ -74,8 +74,7 @@ class KeypointSamples(Dataset, ABC):
             affine: (2, 3) float32, original → input pixels.
         """
         index = range(len(self))[index]
-        rng = np.random.default_rng((self.seed, int(self._epoch), index))
-        affine, flipped, keypoints, ignored = self._plan(index, rng)
+        affine, flipped, keypoints, ignored = self._planned(index)
         image = self._warped(index, affine)
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1),
@@ -85,9 +84,17 @@ class KeypointSamples(Dataset, ABC):
             "affine": torch.from_numpy(affine.astype(np.float32)),
         }
 
+    def keypoints(self, index: int) -> np.ndarray:
+        """(P, K, 3) keypoints of a sample, without its picture."""
+        affine, flipped, keypoints, _ = self._planned(range(len(self))[index])
+        return self._moved(keypoints, affine, flipped)
+
     def path(self, index: int) -> Path:
         """The picture of a sample."""
         return self.images / self._labels.image(self._pictures[index]).file_name
+
+    def _planned(self, index: int) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
+        return self._plan(index, np.random.default_rng((self.seed, int(self._epoch), index)))
 
     @abstractmethod
     def _plan(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:

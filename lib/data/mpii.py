@@ -16,9 +16,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, savemat
 from scipy.io.matlab import MatReadError
 
+from lib import files
 from lib.data.coco import AREA_OF_BOX
 from lib.data.split import held_out
 from lib.skeleton import MPII16, Skeleton
@@ -26,6 +27,7 @@ from lib.skeleton import MPII16, Skeleton
 HEAD_RATIO = 0.6  # of the head box's diagonal: the length that PCKh measures with
 REFERENCE = 200  # `scale` is the person's height in this many pixels
 RECTS = 1000  # a person's id is the image's · this + the rectangle's
+_MAT_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)  # without SciPy's date: equal content, equal bytes
 
 # broken bytes lead SciPy to any of these
 _MAT_ERRORS = (ArithmeticError, AttributeError, EOFError, LookupError, MatReadError, MemoryError, OSError, RuntimeError,
@@ -214,6 +216,13 @@ def read_mat(path: str | Path, **options) -> dict:
         return loadmat(io.BytesIO(content), **options)
     except _MAT_ERRORS as error:
         raise ValueError(f"{path}: not a MATLAB file that can be read ({error}); get it again") from None
+
+
+def write_mat(path: str | Path, variables: Mapping) -> Path:
+    """SciPy's `savemat`, compressed; what is equal has equal bytes."""
+    content = io.BytesIO()
+    savemat(content, variables, do_compression=True)
+    return files.write(path, _MAT_HEADER + content.getvalue()[len(_MAT_HEADER) :])
 
 
 def around(keypoints: np.ndarray, margin: float, head_box: Sequence[float] | None = None) -> list[float] | None:
