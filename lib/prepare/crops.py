@@ -86,8 +86,8 @@ def crops(
         raise ValueError(f"--head {head}: a head in a crop has {SMALLEST_HEAD} to {LARGEST_HEAD} pixels")
     folder = Path(out or Path(data_dir) / "crops")
     found = _find_splits(data_dir, split)
-    _check_ids([path for path, _ in found.values()])
     people = {name: _read_people(found[name][0], BUILT_IN[skeleton]) for name in ([split] if split else found)}
+    _check_ids([path for path, _ in found.values()])
     for name, (images, sizes) in people.items():
         path, pictures = found[name]
         source = hashlib.sha256(path.read_bytes()).hexdigest()
