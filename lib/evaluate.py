@@ -148,14 +148,11 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
     chosen = _chosen(coco, kind.id, protocol, subset, limit)
     if not chosen:
         raise ValueError(f"{annotations}: no image to score among {len(coco.images)} (protocol {protocol!r})")
-    ids = [image.id for image in chosen]
-    scorer = _scorer(measure, coco, annotations, (predictor.skeleton, category, ids), people, groups)
-    most = PEOPLE_PER_IMAGE if measure == "coco" else None
+    scorer = _scorer(measure, coco, annotations, (predictor.skeleton, category, [i.id for i in chosen]), people, groups)
     choices = {"measure": measure, "people": people, "groups": groups and str(Path(groups).resolve()), "category": category,
                "protocol": protocol, "limit": limit, "subset": subset, "rules": rules, "half_pixel": half_pixel}  # fmt: skip
     config = _config(predictor, annotations, images, batch_size=batch_size, **choices)
-    if groups is not None:
-        choices["groups"] = {"name": Path(groups).name, "sha256": file_sha256(groups)}
+    most = PEOPLE_PER_IMAGE if measure == "coco" else None
     card = run_card(predictor, annotations, **choices, rules_of=published and published.of, images=len(chosen),
                     of_images=len(coco.images), people_per_image=most, missing_keypoints=scorer.missing,
                     measured=scorer.rules(), details=dict(scorer.card))  # fmt: skip
@@ -166,18 +163,13 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
     for image, found in zip(chosen, _predicted(predictor, paths, batch_size, most)):
         everybody[image.id] = found
         results += people_to_results(found, image.id, kind.id, half_pixel, third)
-    matches = scorer.match(results)
-    rows = _per_image(chosen, matches, scorer.similarity)
-    if measure == "mpii":
-        card["details"]["predictions_outside_groups"] = len(results) - sum(row["predictions"] for row in rows)
-    curves = scorer.curves(matches) if measure == "pckh" else {}
-    report = Report(scorer(results), scorer.per_keypoint(matches), rows, everybody, results, card, config, curves)
+    report = _report(scorer, chosen, everybody, results, card, config)
     if out_dir is not None:
         write_report(report, out_dir, scorer.as_annotated(results))
     return report
 
 
-def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
+def run_card(predictor: Predictor, annotations: str | Path, groups: str | Path | None = None, **facts) -> dict:
     """Everything someone needs to get the same figures again."""
     return {
         "model": predictor.metadata,
@@ -193,6 +185,7 @@ def run_card(predictor: Predictor, annotations: str | Path, **facts) -> dict:
         "maps_at": predictor.maps_at,
         "precision": predictor.precision,
         "annotations": {"name": Path(annotations).name, "sha256": file_sha256(annotations)},
+        "groups": groups and {"name": Path(groups).name, "sha256": file_sha256(groups)},
         **facts,
         "versions": {p: version(p) for p in ("torch", "torchvision", "numpy", "faster-coco-eval", "pose-workbook")},
         "python": platform.python_version(),
@@ -204,8 +197,8 @@ def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping]
     """Write what was found and how, each file whole or not at all.
 
     These are `coco_results.json`, which any COCO program can score; `coco_output.txt`, the table as COCO's own evaluation
-    prints it (for its measure); `metrics.json`, for PCKh with its curves; `run_card.json`; and `config.yaml`, with which `python -m lib evaluate --config=config.yaml`
-    does the same again.
+    prints it (for its measure); `metrics.json`, for PCKh with its curves; `run_card.json`; and `config.yaml`, with which
+    `python -m lib evaluate --config=config.yaml` does the same again.
 
     Args:
         report: what to write.
@@ -270,10 +263,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
     _check_measure(measure, rules, people, groups)
     if old_decoder and rules != "published":
         raise ValueError("old_decoder belongs to the published rules: add --rules=published")
-    if (annotations is None) != (images is None):
-        raise ValueError("annotations and images go together, in place of data_dir and split: give both or neither")
-    if annotations is None:
-        annotations, images = find_split(ROOT / data_dir, split)
+    annotations, images = _where(data_dir, split, annotations, images)
     size = None if input_size is None else (input_size[0], input_size[-1])
     network = _readable(model, num_refinement_stages)
     if rules == "published":
@@ -285,8 +275,15 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
                               maps_at=maps_at or "input", codec_options=codec, precision=precision)  # fmt: skip
     predictor.source = model
     report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit, batch_size,
-                      subset=subset, rules=rules, half_pixel=half_pixel)  # fmt: skip
+                      subset=subset, rules=rules, half_pixel=half_pixel, measure=measure, people=people,
+                      groups=groups)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
+
+
+def _where(data_dir: str, split: str, annotations: Path | None, images: Path | None) -> tuple[Path, Path]:
+    if (annotations is None) != (images is None):
+        raise ValueError("annotations and images go together, in place of data_dir and split: give both or neither")
+    return find_split(ROOT / data_dir, split) if annotations is None else (annotations, images)
 
 
 def _config(predictor: Predictor, annotations: str | Path, images: str | Path, **choices) -> dict:
@@ -312,6 +309,15 @@ def _scorer(measure: str, coco: CocoFile, annotations: str | Path, common: tuple
     if measure == "pckh":
         return PckhScorer(annotations, *common, people=people)
     return MpiiPeopleScorer(annotations, *common, groups=groups) if measure == "mpii" else CocoScorer(coco, *common)
+
+
+def _report(scorer, images: Sequence[Image], people: dict, results: list[dict], card: dict, config: dict) -> Report:
+    matches = scorer.match(results)
+    rows = _per_image(images, matches, scorer.similarity)
+    if isinstance(scorer, MpiiPeopleScorer):
+        card["details"]["predictions_outside_groups"] = len(results) - sum(row["predictions"] for row in rows)
+    curves = scorer.curves(matches) if isinstance(scorer, PckhScorer) else {}
+    return Report(scorer(results), scorer.per_keypoint(matches), rows, people, results, card, config, curves)
 
 
 def _check_measure(measure: str, rules: str, people: str, groups: str | Path | None) -> None:
