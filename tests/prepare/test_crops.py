@@ -120,9 +120,10 @@ def without_heads(content):
 
 
 def same_ids(content):
-    content["images"][0]["id"] = 9
+    first = content["images"][0]
     for a in content["annotations"]:
-        a["image_id"] = 9
+        a["image_id"] = 9 if a["image_id"] == first["id"] else a["image_id"]
+    first["id"] = 9
 
 
 def other_joint(content):
