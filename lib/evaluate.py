@@ -257,8 +257,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         images: folder of its pictures.
         measure: coco; or where people have a head_box pckh (PCKh@0.5 and AUC), or mpii (AP of groups of people).
         people: for pckh: "all", or only those who stand apart ("single"), as MPII's own table does.
-        groups: for mpii: groups_v12.mat of MPII's evaluation toolkit; left out, the people's key `group`, or every picture
-            is a group.
+        groups: for mpii: groups_v12.mat of its evaluation toolkit; left out, the key `group`, or every picture is one.
     """
     _check_measure(measure, rules, people, groups)
     if old_decoder and rules != "published":
