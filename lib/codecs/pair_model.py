@@ -119,7 +119,7 @@ def draw_samples(maps: Mapping[str, np.ndarray], keypoints: np.ndarray, codec: P
     return _measured(maps, codec, of_part, cells, edges[valid], rows[valid], same[valid])
 
 
-def fit_pair_model(samples: Samples, skeleton: Skeleton, rng: np.random.Generator, *, penalty_c: float = 1.0,
+def fit_pair_model(samples: Samples, skeleton: Skeleton, rng: np.random.Generator, *, penalty_c: float = 10.0,
                    least: int = 50) -> Fit:  # fmt: skip
     """A regression for every pair of keypoints, from as many samples of one person as of different ones.
 
