@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,22 +37,23 @@ class KeypointSamples(Dataset, ABC):
         annotations, images, category, input_size, mask_stride, seed: see `CocoKeypoints`.
         background: grey value of what lies outside the picture.
 
-    A subclass plans: it calls `_take` with the picture of every sample and implements `_plan`.
+    A subclass plans: it calls `_take` with the picture of every sample and implements `_plan`. Where every sample has a size
+    of its own, `input_size` is None and it implements `_input`, too.
     """
 
     def __init__(self, annotations: str | Path | CocoFile | LabelIndex, images: str | Path, category: str | None,
-                 input_size: tuple[int, int], mask_stride: int, seed: int, background: int = 0):  # fmt: skip
+                 input_size: tuple[int, int] | None, mask_stride: int, seed: int, background: int = 0):  # fmt: skip
         if isinstance(annotations, CocoFile):
             labels = LabelIndex.from_coco(annotations)
         else:
             labels = annotations if isinstance(annotations, LabelIndex) else LabelIndex.of(annotations)
         self._labels, self._source = labels, labels.source
-        if any(side % mask_stride for side in input_size):
+        if input_size and any(side % mask_stride for side in input_size):
             raise ValueError(f"input_size {tuple(input_size)} must be a multiple of the mask_stride {mask_stride}")
         self.images = Path(images)
         if not self.images.is_dir():
             raise FileNotFoundError(f"{self.images}: the folder of the pictures of {self._source} does not exist")
-        self.input_size = tuple(input_size)
+        self.input_size = input_size and tuple(input_size)
         self.mask_stride, self.background, self.seed = mask_stride, background, seed
         self.category_id = category_named(labels, category).id
         self.skeleton = labels.skeleton(category)
@@ -75,14 +77,21 @@ class KeypointSamples(Dataset, ABC):
         """
         index = range(len(self))[index]
         affine, flipped, keypoints, ignored = self._planned(index)
-        image = self._warped(index, affine)
+        size = self._input(index, affine)
+        image = self._warped(index, affine, size)
         return {
             "image": torch.from_numpy(image).permute(2, 0, 1),
             "keypoints": torch.from_numpy(self._moved(keypoints, affine, flipped)),
-            "mask": torch.from_numpy(self._mask(ignored, self._size(index), affine)),
+            "mask": torch.from_numpy(self._mask(ignored, self._size(index), affine, size)),
             "image_id": int(self.image_ids[index]),
             "affine": torch.from_numpy(affine.astype(np.float32)),
         }
+
+    def still(self) -> KeypointSamples:
+        """The same samples without anything random."""
+        samples = copy.copy(self)
+        samples.augment = None
+        return samples
 
     def keypoints(self, index: int) -> np.ndarray:
         """(P, K, 3) keypoints of a sample, without its picture."""
@@ -106,12 +115,16 @@ class KeypointSamples(Dataset, ABC):
     def _size(self, index: int) -> tuple[int, int]:
         return tuple(self._labels.sizes[self._pictures[index]].tolist())
 
-    def _warped(self, index: int, affine: np.ndarray) -> np.ndarray:
+    def _input(self, index: int, affine: np.ndarray) -> tuple[int, int]:
+        """(H, W) of a sample."""
+        return self.input_size
+
+    def _warped(self, index: int, affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
         path, size = self.path(index), self._size(index)
         image, reduction = read_reduced(path, reduction_for(affine))
         if image.shape[:2] != tuple(-(-side // reduction) for side in size):
             raise ValueError(self._wrong_size(path, size))
-        return warp(image, reduced_affine(affine, reduction), self.input_size, self.background)
+        return warp(image, reduced_affine(affine, reduction), input_size, self.background)
 
     def _wrong_size(self, path: Path, size: tuple[int, int]) -> str:
         h, w = read_image(path).shape[:2]
@@ -127,8 +140,8 @@ class KeypointSamples(Dataset, ABC):
         keypoints *= keypoints[..., 2:] > 0
         return keypoints
 
-    def _mask(self, ignored: np.ndarray, picture: tuple[int, int], affine: np.ndarray) -> np.ndarray:
-        size = self.input_size[0] // self.mask_stride, self.input_size[1] // self.mask_stride
+    def _mask(self, ignored: np.ndarray, picture: tuple[int, int], affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+        size = input_size[0] // self.mask_stride, input_size[1] // self.mask_stride
         mask = np.ones(size, np.uint8)
         if not len(ignored):
             return mask
@@ -153,6 +166,37 @@ class KeypointSamples(Dataset, ABC):
             x, y, w, h = self._labels.boxes[row].tolist()
             polygons = [] if np.isnan(x) else [np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], np.float32)]
         return [polygon - 0.5 for polygon in polygons]
+
+    def _choose(self, areas: tuple[float, float], only_with_people: bool, unlabelled: bool, limit: int | None,
+                mask_unlabelled: bool) -> None:  # fmt: skip
+        """Which pictures are samples, and what becomes of every figure: one byte each, the rest stays in the labels.
+
+        The arguments are those of `CocoKeypoints`.
+        """
+        labels = self._labels
+        owner = np.repeat(np.arange(len(labels)), np.diff(labels.first))
+        box_areas = np.nan_to_num(labels.boxes[:, 2] * labels.boxes[:, 3])
+        share = np.where(labels.areas != 0, labels.areas, box_areas) / labels.sizes.prod(axis=1, dtype=np.int64)[owner]
+        kept = (labels.labelled > 0) & ~labels.iscrowd & (areas[0] <= share) & (share <= areas[1])
+        self._use = np.where(kept, _LEARN, _IGNORE).astype(np.uint8)
+        self._use[labels.category_ids != self.category_id] = _OTHER
+        people = np.bincount(owner[self._use != _OTHER if unlabelled else self._use == _LEARN], minlength=len(labels))
+        self._take(np.flatnonzero(people if only_with_people else np.ones(len(labels)))[:limit])
+        if not len(self):
+            raise ValueError(
+                f"{self._source}: no picture with a usable {self.skeleton.name!r} among {len(labels)} images and "
+                f"{len(labels.ids)} annotations: check the category, min_area, max_area and limit"
+            )
+        self.mask_unlabelled = mask_unlabelled
+        if mask_unlabelled:
+            self._check_masks(self._use == _IGNORE)
+
+    def _figures(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keypoints (P, K, 3) of the picture of a sample, as `_choose` chose them, and rows of the labels to be ignored."""
+        rows = self._labels.rows(self._pictures[index])
+        use = self._use[rows]
+        ignored = rows[use == _IGNORE] if self.mask_unlabelled else rows[:0]
+        return self._labels.keypoints(rows[use == _LEARN]), ignored
 
     def _check_masks(self, ignored: np.ndarray) -> None:
         """Of the figures (A,) bool that are ignored in the pictures that were taken."""
@@ -230,61 +274,48 @@ class CocoKeypoints(KeypointSamples):
         super().__init__(annotations, images, category, input_size, mask_stride, seed)
         self.augment = augment
         self.keep_aspect_ratio = keep_aspect_ratio
-        self.mask_unlabelled = mask_unlabelled
-        self._choose((min_area, max_area), only_with_people, unlabelled_pictures, limit)
+        self._choose((min_area, max_area), only_with_people, unlabelled_pictures, limit, mask_unlabelled)
 
     def _plan(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray]:
         fitting = self._size(index), self.input_size, self.keep_aspect_ratio
         affine, flipped = self.augment.sample(rng, *fitting) if self.augment else (fit_affine(*fitting), False)
-        rows = self._labels.rows(self._pictures[index])
-        use = self._use[rows]
-        ignored = rows[use == _IGNORE] if self.mask_unlabelled else rows[:0]
-        return affine, flipped, self._labels.keypoints(rows[use == _LEARN]), ignored
+        return affine, flipped, *self._figures(index)
 
-    def _mask(self, ignored: np.ndarray, picture: tuple[int, int], affine: np.ndarray) -> np.ndarray:
-        mask = super()._mask(ignored, picture, affine)
+    def _mask(self, ignored: np.ndarray, picture: tuple[int, int], affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+        mask = super()._mask(ignored, picture, affine, input_size)
         if self.augment and self.augment.mask_padding:
             mask *= in_picture(affine, picture, mask.shape, self.mask_stride)
         return mask
-
-    def _choose(self, areas: tuple[float, float], only_with_people: bool, unlabelled: bool, limit: int | None) -> None:
-        """Which pictures are samples, and what becomes of every figure: one byte each, the rest stays in the labels."""
-        labels = self._labels
-        owner = np.repeat(np.arange(len(labels)), np.diff(labels.first))
-        box_areas = np.nan_to_num(labels.boxes[:, 2] * labels.boxes[:, 3])
-        share = np.where(labels.areas != 0, labels.areas, box_areas) / labels.sizes.prod(axis=1, dtype=np.int64)[owner]
-        kept = (labels.labelled > 0) & ~labels.iscrowd & (areas[0] <= share) & (share <= areas[1])
-        self._use = np.where(kept, _LEARN, _IGNORE).astype(np.uint8)
-        self._use[labels.category_ids != self.category_id] = _OTHER
-        people = np.bincount(owner[self._use != _OTHER if unlabelled else self._use == _LEARN], minlength=len(labels))
-        self._take(np.flatnonzero(people if only_with_people else np.ones(len(labels)))[:limit])
-        if not len(self):
-            raise ValueError(
-                f"{self._source}: no picture with a usable {self.skeleton.name!r} among {len(labels)} images and "
-                f"{len(labels.ids)} annotations: check the category, min_area, max_area and limit"
-            )
-        if self.mask_unlabelled:
-            self._check_masks(self._use == _IGNORE)
 
 
 def collate(items: Sequence[dict]) -> dict[str, torch.Tensor]:
     """Stack samples into a batch; people are padded with zeros (v = 0) to the largest number of the batch.
 
+    Samples of several sizes are padded at the right and at the bottom to the largest height and width, with black and with
+    mask 0: nothing counts there.
+
     Returns:
         images: (N, 3, H, W) uint8, channels_last in memory; keypoints: (N, P, K, 3); mask: (N, h, w);
         image_ids: (N,) int64; affines: (N, 2, 3).
     """
-    most = max(len(item["keypoints"]) for item in items)
-    keypoints = torch.zeros(len(items), most, *items[0]["keypoints"].shape[1:])
-    for row, item in zip(keypoints, items):
-        row[: len(item["keypoints"])] = item["keypoints"]
     return {
-        "images": torch.stack([item["image"].permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2),
-        "keypoints": keypoints,
-        "mask": torch.stack([item["mask"] for item in items]),
+        "images": _padded([item["image"].permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2),
+        "keypoints": _padded([item["keypoints"] for item in items]),
+        "mask": _padded([item["mask"] for item in items]),
         "image_ids": torch.tensor([item["image_id"] for item in items]),
         "affines": torch.stack([item["affine"] for item in items]),
     }
+
+
+def _padded(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors, with zeros behind those that are smaller along an axis."""
+    shapes = {value.shape for value in values}
+    if len(shapes) == 1:
+        return torch.stack(list(values))
+    stacked = values[0].new_zeros(len(values), *map(max, zip(*shapes)))
+    for row, value in zip(stacked, values):
+        row[tuple(map(slice, value.shape))] = value
+    return stacked
 
 
 def worker_init(worker: int) -> None:

@@ -6,7 +6,6 @@ DeeperCut's TensorFlow version, and those of its Caffe version) are read and wri
 
 from __future__ import annotations
 
-import copy
 import warnings
 from itertools import permutations
 from pathlib import Path
@@ -61,8 +60,7 @@ def of_training_set(train_set: KeypointSamples, flip: bool = True) -> np.ndarray
     Raises:
         ValueError: nobody has two labelled keypoints.
     """
-    still = copy.copy(train_set)
-    still.augment = None
+    still = train_set.still()
     people = [still.keypoints(index) for index in tqdm(range(len(still)), "pairs of keypoints", unit="samples", leave=False)]
     keypoints = np.concatenate(people)
     if train_set.skeleton.num_keypoints > 1 and not ((keypoints[..., 2] > 0).sum(axis=1) > 1).any():
