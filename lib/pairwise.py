@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from lib import ROOT
 from lib.checkpoints import Model, load_model, save_model
 from lib.codecs.pair_model import Fit, Samples, draw_samples, fit_pair_model, read_published
 from lib.codecs.parts import PartsCodec
@@ -22,9 +23,9 @@ from lib.skeleton import Skeleton
 from lib.training import load_recipe
 
 
-def fit(model: Path, out: Path, *, config: str | None = None, data_dir: str | None = None, published: Path | None = None,
-        pictures: int = 500, per_picture: int = 20, penalty_c: float = 10.0, least: int = 50, batch_size: int = 8,
-        device: str = "cpu", seed: int = 0) -> Path:  # fmt: skip
+def fit(model: Path, *, out: Path | None = None, config: str | None = None, data_dir: str | None = None,
+        published: Path | None = None, pictures: int = 500, per_picture: int = 20, penalty_c: float = 10.0, least: int = 50,
+        batch_size: int = 8, device: str = "cpu", seed: int = 0) -> Path:  # fmt: skip
     """Learn how probably two detections are of one person, from the network's own answers to training pictures.
 
     Writes a copy of the model with the regressions in its codec (`pair_model`). Pairs of which there are too few samples are
@@ -32,7 +33,7 @@ def fit(model: Path, out: Path, *, config: str | None = None, data_dir: str | No
 
     Args:
         model: .safetensors checkpoint of a DeeperCut network with pairwise maps.
-        out: .safetensors to write; may be the same file.
+        out: .safetensors to write; by default the model's own file is replaced.
         config: recipe whose training pictures are taken.
         data_dir: or a folder with annotations and images, as for training.
         published: or, instead of learning, a folder with spatial_model_cidx_A_B.mat of the published TensorFlow models.
@@ -64,9 +65,9 @@ def fit(model: Path, out: Path, *, config: str | None = None, data_dir: str | No
         rows = found.rows
     fitted = dataclasses.replace(loaded, codec=dataclasses.replace(loaded.codec, pair_model=rows),
                                  info=loaded.info | {"pair_model": about})  # fmt: skip
-    save_model(out, fitted, half=_is_half(model))
+    out = save_model(out or model, fitted, half=_is_half(model))
     print(f"{out}: {sum(row is not None for row in rows)} of {len(rows)} pairs have a regression")
-    return Path(out)
+    return out
 
 
 def sampled(model: Model, train_set: KeypointSamples, *, pictures: int = 500, per_picture: int = 20, batch_size: int = 8,
@@ -97,7 +98,7 @@ def _training_set(model: Model, config: str | None, data_dir: str | None) -> Key
             raise ValueError(f"{config} has the keypoints {', '.join(train_set.skeleton.keypoints)}, the model "
                              f"{', '.join(model.skeleton.keypoints)}: fit it on pictures with its own")  # fmt: skip
         return train_set
-    annotations, images = find_split(data_dir, "train")
+    annotations, images = find_split(ROOT / data_dir, "train")
     labels = LabelIndex.of(annotations).with_skeleton(model.skeleton, None)
     return CocoKeypoints(labels, images, input_size=model.input_size, keep_aspect_ratio=model.keep_aspect_ratio,
                          mask_stride=model.codec.stride)  # fmt: skip

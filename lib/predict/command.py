@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input_size", type=int, nargs="+", metavar="SIDE",
                         help="another resolution than the model's: height and width, or one number for both")  # fmt: skip
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average the maps of these sizes")
-    taken = {"source", "input_size", "scales"}
+    parser.add_argument("--scale_search", type=float, nargs="+", help="of one person: the best pose of these sizes")
+    taken = {"source", "input_size", "scales", "scale_search"}
     parser.add_function_arguments(predict, as_positional=False, skip=taken)
     options = parser.parse_args(arguments).as_dict()
     try:
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bool = False, smooth: bool = False,
             show_ids: bool = True, min_score: float = 0.2, device: str = "cpu", batch_size: int = 4, flip_test: bool = False,
-            scales: tuple[float, ...] | list[float] = (1.0,), input_size: tuple[int, int] | list[int] | None = None,
+            scales: tuple[float, ...] | list[float] = (1.0,), scale_search: tuple[float, ...] | list[float] | None = None,
+            input_size: tuple[int, int] | list[int] | None = None,
             fit: str = "model", maps_at: str = "input", codec: dict[str, Any] | None = None, pictures: str = "connections",
             start: int = 0, stop: int | None = None, overwrite: bool = False) -> StageTimes:  # fmt: skip
     """Find people in pictures, a video or a camera, draw them, and list them.
@@ -66,16 +68,20 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         batch_size: frames per network call; a camera's go alone.
         flip_test: average with the mirror image (the flip of HigherHRNet's evaluation).
         scales: average the maps of the picture at these sizes, relative to the fitted one.
+        scale_search: of one person (`--codec.single=true`): read the picture at each of these sizes and take the pose whose worst
+            keypoint scores best.
         input_size: height and width of the network's input, instead of the model's own; one number for both.
         fit: "model" fits pictures into the input; "height" and "short" give the height, or the shorter side, the input's
-            and let the other side follow.
+            and let the other side follow; "native" keeps the picture's size.
         maps_at: read the people from the maps as they are ("input"), or enlarged to the "pixels" of the input, or to those of
             the "image".
         codec: decode options, each as `--codec.NAME=VALUE`. Of heatmaps and tags (HigherHRNet) the detection threshold
             `--codec.detection_threshold=0.1`, the tag threshold `--codec.tag_threshold=1`, `--codec.refine=false` and others;
-            of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others.
+            of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others; of part detectors
+            (DeeperCut) `--codec.single=true`, `--codec.detection_threshold=0.2` and others.
         pictures: what is drawn, with commas between: "connections" (the people), "tags" (each keypoint's beside them),
-            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb); files are named after their kind.
+            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets" and "pairs" (of DeeperCut); files are
+            named after their kind.
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.
@@ -95,8 +101,10 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
             f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}"
         )
     opened = open_source(source, without=Path(out))
-    predictor = Predictor(model, device, flip_test=flip_test, scales=scales, fit=fit, maps_at=maps_at, codec_options=codec,
-                          input_size=input_size and (input_size[0], input_size[-1]))  # fmt: skip
+    predictor = Predictor(
+        model, device, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
+        codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
+    )  # fmt: skip
     kinds = [kind.strip() for kind in pictures.split(",") if kind.strip()]
     painter = Painter(predictor, kinds, min_score, show_ids)
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None

@@ -81,6 +81,23 @@ def fit_short(
     return (_averaged_and_warped if averaged else warp)(image, affine, tuple(size)), affine
 
 
+def fit_native(image: np.ndarray, scale: float, multiple: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture at its own size times a scale, black right and below up to the network's multiple: DeeperCut's evaluation.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        scale: factor of the sides.
+        multiple: sides of the input are multiples of it.
+
+    Returns:
+        (h, w, 3) uint8, and the (2, 3) affine original → input; both have the same outer edges left and above.
+    """
+    size = tuple(-(-max(1, round(scale * side)) // multiple) * multiple for side in image.shape[:2])
+    shift = (scale - 1) / 2
+    affine = np.array([[scale, 0, shift], [0, scale, shift]])
+    return _averaged_and_warped(image, affine, size), affine
+
+
 def maps_at_input(
     answers: Sequence[Mapping[str, np.ndarray]],
     affines: Sequence[np.ndarray],

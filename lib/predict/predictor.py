@@ -18,7 +18,15 @@ from lib.data.augment import read_image
 from lib.export_tensorrt import TensorRTNetwork
 from lib.models.foreign import identify, read_foreign
 from lib.people import People, invert_affine
-from lib.predict.fitting import fit_height, fit_model, fit_short, maps_at_image, maps_at_input, maps_at_pixels
+from lib.predict.fitting import (
+    fit_height,
+    fit_model,
+    fit_native,
+    fit_short,
+    maps_at_image,
+    maps_at_input,
+    maps_at_pixels,
+)
 from lib.predict.stages import overlapped
 from lib.runtime import OnnxNetwork, TorchNetwork
 from lib.skeleton import Skeleton
@@ -60,7 +68,9 @@ class Predictor:
         metadata: what the file says about itself (`Model.metadata()`).
         source: the file, or None for a model in memory.
         provider: what really runs the network, for example "torch cpu" or "CPUExecutionProvider".
-        device, precision, flip_test, scales, fit_to, maps_at: as asked for.
+        device, precision, flip_test, fit_to, maps_at: as asked for.
+        scales: those asked for, or those of the scale search.
+        searches: whether there is one.
 
     Args:
         model: `.safetensors` checkpoint, exported `.onnx`, TensorRT `.plan`, a public `.pth` of one of the kinds in `PUBLIC`,
@@ -83,6 +93,8 @@ class Predictor:
             linear interpolation (HigherHRNet's evaluation, in which large pictures are not averaged down first either);
             or "image", the picture's own, by cubic interpolation (Lightweight OpenPose's). That takes about 4 bytes for
             every pixel and channel: half a gigabyte for 1080p.
+        scale_search: of one person (a codec with `single`), instead of `scales`: the picture is read at each of these sizes, and
+            the pose counts whose worst keypoint scores best (DeeperCut's Caffe demo). Torch only.
 
     Raises:
         FileNotFoundError: no such file.
@@ -101,8 +113,9 @@ class Predictor:
         codec_options: Mapping | None = None,
         threads: int | None = None,
         scales: Sequence[float] = (1.0,),
-        fit: Literal["model", "height", "short"] = "model",
+        fit: Literal["model", "height", "short", "native"] = "model",
         maps_at: Literal["input", "pixels", "image"] = "input",
+        scale_search: Sequence[float] | None = None,
     ):
         self.source: Path | None = None if isinstance(model, Model) else Path(model)
         self._network = _opened(model, device, precision, input_size, threads)
@@ -113,9 +126,9 @@ class Predictor:
         self.codec = codec_from_metadata(self.metadata, codec_options)
         self.input_size: tuple[int, int] = tuple(self.metadata["input_size"])
         self.keep_aspect_ratio: bool = self.metadata["keep_aspect_ratio"]
-        self.flip_test, self.scales, self.maps_at = flip_test, tuple(float(s) for s in scales), maps_at
-        self.fit_to = fit
-        self._check_options()
+        self.flip_test, self.scales, self.maps_at = flip_test, tuple(float(s) for s in scale_search or scales), maps_at
+        self.fit_to, self.searches = fit, bool(scale_search)
+        self._check_options(both=self.searches and tuple(scales) != (1.0,))
 
     def __call__(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 8) -> list[People]:
         """Find the people of every image.
@@ -160,6 +173,8 @@ class Predictor:
         elif self.fit_to == "short":
             side, smallest, averaged = min(self.input_size), min(self.scales), self.maps_at != "pixels"
             fits = [fit_short(image, side, scale, smallest, self._multiple, averaged) for scale in self.scales]
+        elif self.fit_to == "native":
+            fits = [fit_native(image, scale, self._multiple) for scale in self.scales]
         else:
             fits = [fit_model(image, size, self.keep_aspect_ratio) for size in self._sizes]
         inputs, affines = zip(*fits)
@@ -180,7 +195,15 @@ class Predictor:
 
     def people(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> People:
         """Read the people of one picture from the maps of its scales, in pixels of that picture."""
-        codec, base = self.codec, self.base
+        if not self.searches:
+            return self._read(answers, fitted, self.base)
+        alone = [Fitted((pixels,), (affine,), fitted.size) for pixels, affine in zip(fitted.inputs, fitted.affines)]
+        found = [self._read([maps], one, 0) for maps, one in zip(answers, alone)]
+        return max(found, key=lambda people: float(people.keypoints[..., 2].min()) if len(people) else -1.0)
+
+    def _read(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted, base: int) -> People:
+        """The people that the maps of several scales, averaged on the cells of scale number `base`, show."""
+        codec = self.codec
         if self.maps_at == "image":
             published = self.fit_to == "height"
             maps = maps_at_image(answers, fitted.affines, fitted.size, codec.strides, codec.own_scale, base, published)
@@ -234,9 +257,13 @@ class Predictor:
         for start in range(0, len(images), batch_size):
             yield [self.fit(image) for image in images[start : start + batch_size]]
 
-    def _check_options(self) -> None:
-        if self.fit_to not in ("model", "height", "short"):
-            raise ValueError(f"fit is {self.fit_to!r}; choose model, height or short")
+    def _check_options(self, both: bool) -> None:
+        if self.fit_to not in ("model", "height", "short", "native"):
+            raise ValueError(f"fit is {self.fit_to!r}; choose model, height, short or native")
+        if self.searches and (both or not getattr(self.codec, "single", False)):
+            raise ValueError("a scale search chooses one pose from several, scales averages their maps: give one of them" if both
+                             else "a scale search is for one person in a picture: give a DeeperCut model single=True "
+                             "(--codec.single=true), or average the maps with scales")  # fmt: skip
         if self.maps_at not in ("input", "pixels", "image"):
             raise ValueError(f"maps_at is {self.maps_at!r}; choose input, pixels or image")
         if not self.scales or not all(0 < scale <= LARGEST_SCALE for scale in self.scales):
