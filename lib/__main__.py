@@ -25,6 +25,7 @@ COMMANDS = {
     "neck": ("lib.data.coco", "insert_neck_file", "copy a COCO file and insert a neck keypoint"),
     "preflight": ("lib.training", "check", "overfit eight images before a long training"),
     "train": ("lib.chain", "main", "train as a recipe says"),
+    "pairwise-stats": ("lib.pairwise", "stats", "where the keypoints of a person lie from each other, for DeeperCut"),
     "pairwise-fit": ("lib.pairwise", "fit", "learn which detections are of one person, from a DeeperCut model's own maps"),
     "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),

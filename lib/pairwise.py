@@ -1,12 +1,14 @@
-"""`python -m lib pairwise-fit MODEL --data_dir DIR --out FILE`: what a DeeperCut model knows of pairs of keypoints."""
+"""What DeeperCut needs to know of pairs of keypoints: `python -m lib pairwise-stats RECIPE --out FILE` before training, where they
+lie from each other; `python -m lib pairwise-fit MODEL --data_dir DIR` after it, which detections are of one person."""
 
 from __future__ import annotations
 
 import dataclasses
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
+import yaml
 from safetensors import safe_open
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
@@ -18,9 +20,45 @@ from lib.codecs.parts import PartsCodec
 from lib.data.coco import find_split
 from lib.data.dataset import CocoKeypoints, KeypointSamples, collate
 from lib.data.index import LabelIndex
+from lib.data.pair_statistics import of_training_set, read_pair_stats, write_pair_stats
+from lib.files import write
 from lib.runtime import TorchNetwork
 from lib.skeleton import Skeleton
-from lib.training import load_recipe
+from lib.training import load_recipe, read_recipe
+
+
+def stats(recipe: str, *, out: Path, published: Path | None = None, scale: float = 1.0, flip: bool | None = None) -> Path:
+    """Measure from the training labels where the keypoints of a person lie from each other, mean and spread of every pair.
+
+    Training does that itself where a recipe has no `pair_stats`; this is for looking at them, for keeping those of one data
+    set while training on another, and for the original's files.
+
+    Args:
+        recipe: of a DeeperCut network; its training pictures are measured.
+        out: .yaml for a copy of the recipe with the pair_stats in it, or .mat for DeeperCut's own programs.
+        published: a pairwise_stats.mat of theirs, instead of measuring.
+        scale: pixels of the network's input per pixel of that file, the original's global_scale.
+        flip: also count everybody's mirror image; by default where the recipe's training mirrors.
+
+    Raises:
+        ValueError: the recipe is for another codec, a file is of another skeleton, or `out` has another suffix.
+    """
+    if Path(out).suffix not in (".yaml", ".mat"):
+        raise ValueError(f"{out}: write to a .yaml (the recipe with its pair_stats) or to a .mat (DeeperCut's own)")
+    learner, data = load_recipe(recipe)
+    if not isinstance(learner.codec, PartsCodec):
+        raise ValueError(f"{recipe} is for the codec {type(learner.codec).__name__}, which has no use for pairs; give a recipe for "
+                         "PartsCodec")  # fmt: skip
+    if published is None:
+        rows = of_training_set(data.train_set, flip)
+    else:
+        rows = read_pair_stats(published, data.skeleton, scale)
+    print(_widest(rows, data.skeleton))
+    if Path(out).suffix == ".mat":
+        return write_pair_stats(out, rows, data.skeleton)
+    content = read_recipe(recipe)
+    content["model"]["codec"]["pair_stats"] = np.round(rows, 3).tolist()
+    return write(out, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=130))
 
 
 def fit(model: Path, *, out: Path | None = None, config: str | None = None, data_dir: str | None = None,
@@ -102,6 +140,17 @@ def _training_set(model: Model, config: str | None, data_dir: str | None) -> Key
     labels = LabelIndex.of(annotations).with_skeleton(model.skeleton, None)
     return CocoKeypoints(labels, images, input_size=model.input_size, keep_aspect_ratio=model.keep_aspect_ratio,
                          mask_stride=model.codec.stride)  # fmt: skip
+
+
+def _widest(rows: np.ndarray, skeleton: Skeleton, shown: int = 5) -> str:
+    """What is to be seen of statistics: the pairs that hold together best, and least."""
+    names = [f"{a} → {b}" for a, b in permutations(skeleton.keypoints, 2)]
+    order = np.argsort(np.hypot(rows[:, 2], rows[:, 3]), kind="stable")
+    lines = [f"{len(rows)} pairs of keypoints; mean and spread in pixels of the network's input"]
+    for p in order if len(order) <= 2 * shown else [*order[:shown], *order[-shown:]]:
+        x, y, spread_x, spread_y = rows[p]
+        lines.append(f"  {names[p]:32} x {x:7.1f} ± {spread_x:5.1f}   y {y:7.1f} ± {spread_y:5.1f}")
+    return "\n".join(lines)
 
 
 def _check_pairs(model: Model, path: Path) -> None:

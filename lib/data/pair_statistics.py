@@ -50,17 +50,19 @@ def pair_statistics(keypoints: np.ndarray, skeleton: Skeleton, flip: bool = Fals
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def of_training_set(train_set: KeypointSamples, flip: bool = True) -> np.ndarray:
+def of_training_set(train_set: KeypointSamples, flip: bool | None = None) -> np.ndarray:
     """`pair_statistics` of a training set's people, in pixels of the network's input without random geometry.
 
     Args:
         train_set: only its labels are read, not its pictures.
-        flip: also count everybody's mirror image.
+        flip: also count everybody's mirror image; None: where training mirrors.
 
     Raises:
         ValueError: nobody has two labelled keypoints.
     """
     still = train_set.still()
+    if flip is None:
+        flip = train_set.augment is not None and train_set.augment.flip > 0
     people = [still.keypoints(index) for index in tqdm(range(len(still)), "pairs of keypoints", unit="samples", leave=False)]
     keypoints = np.concatenate(people)
     if train_set.skeleton.num_keypoints > 1 and not ((keypoints[..., 2] > 0).sum(axis=1) > 1).any():
