@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,15 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, sour
         options: of the network they come from, so that a failure can say which of them differ.
 
     Raises:
-        ValueError: tensors are missing, left over, or of another shape; the numbers and first names are quoted.
+        ValueError: tensors are missing, left over, or of another shape; the numbers and first names are quoted. Or all fit, but
+            mean something else in this network (`network.inseparable`).
     """
     wanted, fresh = network.state_dict(), {}
+    apart = [name for name in getattr(network, "inseparable", ()) if (options or network.options)[name] != network.options[name]]
+    if apart:
+        theirs, ours = (", ".join(f"{name}={values[name]!r}" for name in apart) for values in (options, network.options))
+        raise ValueError(f"{path} was made with {theirs}, the network with {ours}: the tensors would fit, and see something else "
+                         "than they learnt; make them equal")  # fmt: skip
     if source is not None and not _same_outputs(source, network.skeleton):
         state, fresh = _carry(network, state, source, path)
     report = _compare(wanted, state, getattr(network, "repeated", ()), fresh)
@@ -127,16 +134,17 @@ def _carry(network: nn.Module, state: Mapping[str, Tensor], source: Skeleton, pa
         for key in (f"{prefix}.weight", f"{prefix}.bias"):
             if key not in state:
                 continue
-            old, count = len(state[key]), counts[kind]
-            if old % count or old // count != len(new[key]) // len(pairs[kind]):
-                raise ValueError(f"{path}: {key} has {old} channels, which do not belong to the {count} {kind} of skeleton "
+            # a deconvolution's weights have the input channels in front
+            turn = int(isinstance(network.get_submodule(prefix), nn.ConvTranspose2d) and key.endswith("weight"))
+            theirs, ours, count = state[key].transpose(0, turn), new[key].transpose(0, turn), counts[kind]
+            if not count or len(theirs) % count or len(theirs) // count != len(ours) // len(pairs[kind]):
+                raise ValueError(f"{path}: {key} has {len(theirs)} channels, which do not belong to the {count} {kind} of skeleton "
                                  f"{source.name!r}; say which skeleton it was trained on")  # fmt: skip
-            if state[key].shape[1:] == new[key].shape[1:]:
-                carried[key] = _gather(state[key], new[key], pairs[kind], count)
+            if theirs.shape[1:] == ours.shape[1:]:
+                carried[key] = _gather(theirs, ours, pairs[kind], count).transpose(0, turn)
     for prefix, layout in getattr(network, "inputs", {}).items():
         key = f"{prefix}.weight"
         if key in state:
-            # a deconvolution's weights have the input channels in front
             turn = 0 if isinstance(network.get_submodule(prefix), nn.ConvTranspose2d) else 1
             tensors = (values.transpose(turn, 1) for values in (state[key], new[key]))
             carried[key] = _carry_inputs(*tensors, layout, pairs, counts, f"{path}: {key}").transpose(turn, 1)
@@ -163,16 +171,18 @@ def _carry_inputs(old: Tensor, new: Tensor, layout: Iterable[tuple[str | None, i
 
 def _pairs(source: Skeleton, target: Skeleton) -> dict[str, Pairs]:
     keypoints = [(source.index(name), 1) if name in source.keypoints else None for name in target.keypoints]
+    numbers = {pair: number for number, pair in enumerate(permutations(source.keypoints, 2))}
     return {
         "keypoints": keypoints,
         "keypoints+background": [*keypoints, (source.num_keypoints, 1)],
+        "pairs": [(numbers[pair], 1) if pair in numbers else None for pair in permutations(target.keypoints, 2)],
         "limbs": [_find_limb(source, *(target.keypoints[end] for end in limb)) for limb in target.limbs],
     }
 
 
 def _counts(skeleton: Skeleton) -> dict[str, int]:
     k = skeleton.num_keypoints
-    return {"keypoints": k, "keypoints+background": k + 1, "limbs": skeleton.num_limbs}
+    return {"keypoints": k, "keypoints+background": k + 1, "limbs": skeleton.num_limbs, "pairs": k * (k - 1)}
 
 
 def _differing(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

@@ -10,7 +10,14 @@ from lib.checkpoints.model import (
     save_classifier,
     save_model,
 )
-from lib.checkpoints.public import load_higherhrnet, load_hrnet, load_lightweight_openpose, load_trt_pose, load_weights
+from lib.checkpoints.public import (
+    load_deepercut,
+    load_higherhrnet,
+    load_hrnet,
+    load_lightweight_openpose,
+    load_trt_pose,
+    load_weights,
+)
 from lib.models.own import FORMAT
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "Model",
     "file_sha256",
     "load_classifier",
+    "load_deepercut",
     "load_higherhrnet",
     "load_hrnet",
     "load_lightweight_openpose",

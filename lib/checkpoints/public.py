@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from lib.checkpoints.model import Classifier, Model, file_sha256
 from lib.codecs.paf import COARSE, LIGHTWEIGHT_OPENPOSE_TARGETS, PafCodec
+from lib.codecs.parts import PartsCodec
 from lib.codecs.tags import TagsCodec
-from lib.models import hrnet_public, lightweight_openpose_public, trt_pose_public
+from lib.models import deepercut_public, hrnet_public, lightweight_openpose_public, trt_pose_public
+from lib.models.deepercut import DeeperCut
 from lib.models.foreign import identify, read_foreign
 from lib.models.higherhrnet import HigherHRNet
 from lib.models.hrnet import HRNetClassifier
 from lib.models.lightweight_openpose import LightweightOpenPose
-from lib.models.own import read_own
+from lib.models.own import holds_own, read_own
 from lib.models.trt_pose import TrtPose
-from lib.skeleton import COCO17, COCO18_NECK, OPENPOSE18, Skeleton
+from lib.skeleton import COCO17, COCO18_NECK, MPII14, OPENPOSE18, Skeleton
 from lib.weights import LoadReport, fill
 
 
@@ -32,12 +34,13 @@ def load_weights(network: nn.Module, path: str | Path, trained_on: Skeleton | No
     the other way gets its field negated. Refinement stages may be more (the others keep their random weights) or fewer
     (the others are left out) than the file's; a MobileNet fills the trunk alone. A warning says so each time. A file of HRNet's
     with another head, such as a classifier for a HigherHRNet, fills the trunk alone, and one with other classes all but the last
-    layer; for these networks what was taken over is printed.
+    layer; for these networks what was taken over is printed. An ImageNet classifier fills a DeeperCut's trunk alone.
 
     Args:
         network: changed in place.
         path: a checkpoint of ours (.safetensors), a public trt_pose `.pth`, for a LightweightOpenPose a public
-            `checkpoint_iter_N.pth` or MobileNet `.pth.tar`, for HRNet's networks any layout of `lib.models.hrnet_public`.
+            `checkpoint_iter_N.pth` or MobileNet `.pth.tar`, for HRNet's networks any layout of `lib.models.hrnet_public`, for
+            a DeeperCut what `lib.models.deepercut_public` reads.
         trained_on: skeleton of a public file; by default the one such files have, or the network's own if only that fits.
 
     Raises:
@@ -48,6 +51,8 @@ def load_weights(network: nn.Module, path: str | Path, trained_on: Skeleton | No
     options = None
     if isinstance(network, HRNetClassifier | HigherHRNet):
         return _load_hrnet_weights(network, path, trained_on)
+    if isinstance(network, DeeperCut) and not holds_own(path):
+        return _load_deepercut_weights(network, path, trained_on)
     if path.suffix == ".safetensors":
         metadata, state = read_own(path)
         if metadata["network"]["name"] != kind:
@@ -200,6 +205,73 @@ def load_higherhrnet(path: str | Path, skeleton: Skeleton = COCO17, *, trained_o
     )
     info = {"source": Path(path).name, "sha256": file_sha256(path)}
     return Model(network.eval(), codec, size, keep_aspect_ratio, info)
+
+
+def load_deepercut(path: str | Path, skeleton: Skeleton | None = None, *, trained_on: Skeleton | None = None,
+                   intermediate: int | None = None, input_size: tuple[int, int] | None = None,
+                   keep_aspect_ratio: bool = True) -> Model:  # fmt: skip
+    """Read a dump of the variables of DeeperCut's TensorFlow version (pretrained/README.md says how to make one).
+
+    Cells lie where that code has them (`origin`), which counts pixels from 0 in COCO and from 1 in its MPII crops. A file with
+    pairwise predictions finds many people as soon as its codec knows the units of those, which the file does not have:
+    `replace(model.codec, pair_stats=…)`, see `lib.data.pair_statistics`. One without finds one person in a picture.
+
+    Args:
+        path: `.npz` or `.safetensors`.
+        skeleton: wanted outputs, by default the file's. Where it differs, keypoints and pairs are copied by name, the others
+            start from random weights and a warning names them.
+        trained_on: the file's skeleton; by default the 14 joints of DeeperCut's MPII, or COCO's 17, or `skeleton` if only that
+            fits.
+        intermediate: unit of the third stage that the file's intermediate detector reads, if it has one; no tensor says which.
+            By default 12, as published. In a ResNet without such a unit the detector, of use in training only, is left out.
+        input_size: (height, width); by default 560 × 560 for one person, about what the MPII crops have, else 640 × 640. People
+            should be some 340 pixels tall, as in training.
+        keep_aspect_ratio: pad images instead of stretching them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, or an incomplete one.
+    """
+    state = deepercut_public.read_dump(path)
+    source, options = _deepercut_source(state, trained_on, skeleton, path)
+    if "intermediate.bias" in state:
+        has = options["units"][2]
+        options["intermediate"] = intermediate or (12 if has >= 12 else None)
+    network = _random(DeeperCut, skeleton or source, **options)
+    if "offsets.bias" not in state:
+        state |= {key: torch.zeros_like(value) for key, value in network.offsets.state_dict(prefix="offsets.").items()}
+    fill(network, state, path, source)
+    pairwise, stride = options["pairwise"], network.stride
+    codec = PartsCodec(network.skeleton, stride, radius_scales=True, origin=stride / 2 - (source == MPII14),
+                       pairwise=pairwise, single=not pairwise)  # fmt: skip
+    info = {"source": Path(path).name, "sha256": file_sha256(path)}
+    return Model(network.eval(), codec, input_size or ((640, 640) if pairwise else (560, 560)), keep_aspect_ratio, info)
+
+
+def _deepercut_source(state: Mapping[str, Tensor], trained_on: Skeleton | None, skeleton: Skeleton | None,
+                      path: str | Path) -> tuple[Skeleton, dict[str, Any]]:  # fmt: skip
+    """Skeleton and options of the network that a dump comes from."""
+    if "heatmaps.bias" not in state:
+        raise ValueError(f"{path} holds a ResNet without part detectors; give it to a DeeperCut as `pretrained`")
+    units, width = deepercut_public.units_and_width(state, path)
+    count = len(state["heatmaps.bias"])
+    public = MPII14 if count == MPII14.num_keypoints else COCO17
+    source = trained_on or _public_skeleton(public, skeleton or public, count, None, path)
+    return source, {"units": units, "width": width, "layout": "caffe", "pairwise": "pairwise.bias" in state}
+
+
+def _load_deepercut_weights(network: DeeperCut, path: Path, trained_on: Skeleton | None) -> LoadReport:
+    """`load_weights` for a DeeperCut, of a file that is not ours."""
+    state = deepercut_public.read_dump(path) if deepercut_public.is_dump(path) else {}
+    if "heatmaps.bias" in state:
+        source, options = _deepercut_source(state, trained_on, network.skeleton, path)
+        return fill(network, state, path, source, options)
+    deepercut_public.load_trunk(network, path)
+    ours = tuple(network.state_dict())
+    report = LoadReport(tuple(key for key in ours if key.startswith("trunk.")),
+                        missing=tuple(key for key in ours if not key.startswith("trunk.")))  # fmt: skip
+    warnings.warn(f"{path}: a classifier fills the trunk, all behind it keeps its random weights: {report}", stacklevel=3)
+    return report
 
 
 def _load_hrnet_weights(network: nn.Module, path: Path, trained_on: Skeleton | None) -> LoadReport:

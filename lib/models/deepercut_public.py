@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lib.models.foreign import bare_state, only_tensors, read_foreign
-from lib.models.own import is_own
+from lib.models.own import holds_own
 from lib.models.resnet import RESNETS
 
 _HEADS = {"part_pred": "heatmaps", "locref_pred": "offsets", "pairwise_pred": "pairwise",
@@ -57,6 +57,11 @@ def read_dump(path: str | Path) -> dict[str, Tensor]:
     return {_our_name(name): _our_tensor(name, values, path) for name, values in arrays.items()}
 
 
+def is_dump(path: str | Path) -> bool:
+    """Whether a path's name says that it is a dump, or the TensorFlow checkpoint that a dump can be made of."""
+    return Path(path).suffix in _ENDINGS or _is_checkpoint(Path(path))
+
+
 def units_and_width(state: Mapping[str, Any], path: str | Path) -> tuple[list[int], int]:
     """Options of `lib.models.resnet.ResNet` that give the trunk these tensors.
 
@@ -86,7 +91,7 @@ def load_trunk(network: nn.Module, path: str | Path | None) -> None:
     ours, theirs = network.options, "torchvision"
     if path is None:
         state, path = _download(ours)
-    elif Path(path).suffix in _ENDINGS or _is_checkpoint(Path(path)):
+    elif is_dump(path):
         state, theirs = read_dump(path), "caffe"
     else:
         state = _torchvision(path)
@@ -159,14 +164,13 @@ def _arrays(path: Path) -> dict[str, np.ndarray | Tensor]:
         raise ValueError(f"{path} is a web page, so the download got the site's answer instead of the file")
     if path.suffix == ".npz":
         return _npz(path)
+    if holds_own(path):
+        raise ValueError(f"{path} is a checkpoint of this project, not a dump: load_model reads it, and initial_weights of a training")
     try:
         with safe_open(path, framework="pt") as file:
-            arrays, own = {name: file.get_tensor(name) for name in file.keys()}, is_own(file)  # noqa: SIM118 (not a mapping)
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a safetensors file, or it is cut short") from error
-    if own:
-        raise ValueError(f"{path} is a checkpoint of this project, not a dump: load_model reads it, and initial_weights of a training")
-    return arrays
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:

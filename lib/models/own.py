@@ -41,9 +41,13 @@ def write_own(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[s
     return path
 
 
-def is_own(file: safe_open) -> bool:
-    """Whether an open safetensors file was written by this project."""
-    return _HEADER in (file.metadata() or {})
+def holds_own(path: str | Path) -> bool:
+    """Whether a file is a checkpoint of this project."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _HEADER in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_own(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
