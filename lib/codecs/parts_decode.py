@@ -151,6 +151,8 @@ def decode_parts(maps: Mapping[str, np.ndarray], codec: PartsCodec) -> People:
 
 def cut_graph(maps: Mapping[str, np.ndarray], codec: PartsCodec) -> Graph:
     """The graph of all detections and how it was cut; see `decode_parts` for arguments and errors."""
+    if codec.skeleton.num_keypoints == 1:  # there are no pairs, and no maps of them
+        maps = {"pairwise": np.zeros((0, *maps["heatmaps"].shape[1:]), np.float32), **maps}
     _check_maps(maps, codec.skeleton, ("heatmaps", "pairwise"))
     found, tables = detections(maps, codec), codec.pair_tables
     edges = parts_pairs.edges_between(found.parts, tables.wanted)

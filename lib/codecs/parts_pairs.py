@@ -64,7 +64,7 @@ def probabilities(edges, parts, cells, centres, places, pairwise, stats, rule, s
             exponent = same_part[0] * apart - same_part[1]
         elif fitted[a, b]:
             _features(u, v, parts, cells, centres, places, pairwise, stats, f)
-            exponent = -weights[a, b, NUM_FEATURES]
+            exponent = -weights[a, b, NUM_FEATURES] if f[0] + f[2] < np.inf else np.inf
             for n in range(NUM_FEATURES):
                 exponent -= weights[a, b, n] * f[n]
         else:
