@@ -43,8 +43,6 @@ class DeeperCut(nn.Module):
             small networks smaller: the head of 17 keypoints has 10 of a ResNet-101's 54 million parameters.
         offset_weight, pairwise_weight: of these losses.
         huber: errors of both count by the Huber loss, else by their square.
-        weigh_mask: cells where the mask says 0 do not count for the detectors. The published training does without; pictures
-            of unequal size in one batch need it, their padding is masked, too.
         pretrained: weights of an ImageNet classifier for the ResNet. True downloads torchvision's; a path (relative to the
             repository) reads them from a file: of torchvision for its layout, a dump of slim's TensorFlow variables
             (pretrained/README.md) for "caffe".
@@ -59,20 +57,20 @@ class DeeperCut(nn.Module):
     """
 
     stride, input_multiple = 8, 16
-    repeated = ("pairwise", "narrow", "intermediate", "skips")
+    repeated = ("pairwise", "narrow", "intermediate", "skips", "skips.pairwise")
     # options that no tensor shows, though the weights are of no use with another value
     inseparable = ("layout",)
 
     def __init__(self, skeleton: Skeleton, units: Sequence[int] = RESNETS[101], width: int = 64, layout: str = "torchvision",
                  pairwise: bool = True, intermediate: int | None = None, skip: bool = False,
                  pairwise_width: int | None = None, offset_weight: float = 0.05, pairwise_weight: float = 0.05,
-                 huber: bool = True, weigh_mask: bool = True, pretrained: bool | str = False):  # fmt: skip
+                 huber: bool = True, pretrained: bool | str = False):  # fmt: skip
         super().__init__()
         self.skeleton = skeleton
         self.options: dict[str, Any] = {
             "units": list(units), "width": width, "layout": layout, "pairwise": pairwise, "intermediate": intermediate,
             "skip": skip, "pairwise_width": pairwise_width, "offset_weight": offset_weight, "pairwise_weight": pairwise_weight,
-            "huber": huber, "weigh_mask": weigh_mask, "pretrained": False,
+            "huber": huber, "pretrained": False,
         }  # fmt: skip
         self.trunk = ResNet(units, width, layout)
         _check(self.options)
@@ -154,12 +152,11 @@ class DeeperCut(nn.Module):
             heatmaps, offsets and pairwise, the last two with their weights, and in training heatmaps_intermediate, as far as there
             are such maps.
         """
-        options, mask = self.options, targets["mask"]
-        wanted = {**targets, "mask": mask if options["weigh_mask"] else torch.ones_like(mask)}
+        options = self.options
         logits = maps["logits"] if "logits" in maps else torch.logit(maps["heatmaps"], eps=1e-6)
-        losses = {"heatmaps": parts_loss(logits, wanted)}
+        losses = {"heatmaps": parts_loss(logits, targets)}
         if "logits_intermediate" in maps:
-            losses["heatmaps_intermediate"] = parts_loss(maps["logits_intermediate"], wanted)
+            losses["heatmaps_intermediate"] = parts_loss(maps["logits_intermediate"], targets)
         for name, weight in (("offsets", options["offset_weight"]), ("pairwise", options["pairwise_weight"])):
             if name in maps:
                 error = masked_huber(maps[name], targets[name], targets[f"{name}_mask"], options["huber"])
@@ -197,7 +194,9 @@ def _check(options: dict[str, Any]) -> None:
                          f"null for no such head, got {unit!r}; unit 12, as published, is of a ResNet-101")  # fmt: skip
     narrow = options["pairwise_width"]
     if narrow is not None and not (type(narrow) is int and narrow > 0):
-        raise ValueError(f"pairwise_width is a number of channels, 1 or more, or null to leave the features, got {narrow!r}")
+        raise ValueError(
+            f"pairwise_width is a number of channels, 1 or more, or null to leave the features, got {narrow!r}"
+        )
     for name in ("offset_weight", "pairwise_weight"):
         weight = options[name]
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:

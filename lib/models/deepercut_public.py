@@ -33,7 +33,9 @@ _STEM = re.compile(rf"resnet_v1_\d+/conv1/{_KIND}")
 _UNIT = re.compile(rf"resnet_v1_\d+/block([1-4])/unit_(\d+)/bottleneck_v1/(conv[123]|shortcut)/{_KIND}")
 _HEAD = re.compile(rf"(?:\w+/)?({'|'.join(_HEADS)})/block4/{_KIND}")
 # what a checkpoint holds beside the network: the classifier it came from, and the state of its optimiser
-_BESIDE = re.compile(r"/logits/|/(Momentum|Adam|Adam_1|ExponentialMovingAverage)$|(^|/)(global_step|beta[12]_power|save_counter)$")
+_BESIDE = re.compile(
+    r"/logits/|/(Momentum|Adam|Adam_1|ExponentialMovingAverage)$|(^|/)(global_step|beta[12]_power|save_counter)$"
+)
 _OURS = re.compile(r"trunk\.layer([1-4])\.(\d+)\.")
 _ENDINGS = (".npz", ".safetensors")
 
@@ -53,7 +55,9 @@ def read_dump(path: str | Path) -> dict[str, Tensor]:
     arrays = {name: values for name, values in arrays.items() if not _BESIDE.search(name)}
     if not any(_STEM.match(name) or _UNIT.match(name) for name in arrays):
         found = ", ".join(repr(name) for name in list(arrays)[:3]) or "nothing else"
-        raise ValueError(f"{path} is no dump of a slim ResNet's variables (resnet_v1_101/conv1/weights, …): it holds {found}")
+        raise ValueError(
+            f"{path} is no dump of a slim ResNet's variables (resnet_v1_101/conv1/weights, …): it holds {found}"
+        )
     return {_our_name(name): _our_tensor(name, values, path) for name, values in arrays.items()}
 
 
@@ -134,7 +138,9 @@ def _torchvision(path: str | Path) -> dict[str, Tensor]:
     content = read_foreign(path)
     state = bare_state(content) if isinstance(content, Mapping) else {}
     if "conv1.weight" not in state or "layer1.0.conv3.weight" not in state:
-        raise ValueError(f"{path} is no ResNet of bottleneck units with torchvision's names (conv1.weight, layer1.0.conv3.weight, …)")
+        raise ValueError(
+            f"{path} is no ResNet of bottleneck units with torchvision's names (conv1.weight, layer1.0.conv3.weight, …)"
+        )
     return _of_trunk(only_tensors(state, path))
 
 
@@ -146,7 +152,10 @@ def _of_trunk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether a path names a TensorFlow checkpoint, or one of its files: `NAME.index`, `NAME.meta`, `NAME.data-…`."""
-    return bool(re.search(r"\.(ckpt|index|meta|data-\d+-of-\d+)$", path.name)) or path.with_name(f"{path.name}.index").exists()
+    return (
+        bool(re.search(r"\.(ckpt|index|meta|data-\d+-of-\d+)$", path.name))
+        or path.with_name(f"{path.name}.index").exists()
+    )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray | Tensor]:
@@ -165,7 +174,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray | Tensor]:
     if path.suffix == ".npz":
         return _npz(path)
     if holds_own(path):
-        raise ValueError(f"{path} is a checkpoint of this project, not a dump: load_model reads it, and initial_weights of a training")
+        raise ValueError(
+            f"{path} is a checkpoint of this project, not a dump: load_model reads it, and initial_weights of a training"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -141,6 +141,8 @@ def _check(units: Sequence[int], width: int, layout: str) -> None:
         raise ValueError(f"units are four numbers of 1 or more, one for each stage of the ResNet, got {list(units)}; ResNet-101 has "
                          f"{list(RESNETS[101])}")  # fmt: skip
     if type(width) is not int or width < 1:
-        raise ValueError(f"width is the number of channels of the ResNet's stem, 1 or more (published: 64), got {width!r}")
+        raise ValueError(
+            f"width is the number of channels of the ResNet's stem, 1 or more (published: 64), got {width!r}"
+        )
     if layout not in LAYOUTS:
         raise ValueError(f"layout is one of {', '.join(LAYOUTS)}, got {layout!r}")
