@@ -115,8 +115,13 @@ def _compare(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], repeated
 
 
 def _part(key: str, repeated: tuple[str, ...]) -> str | None:
-    """The stage that a tensor belongs to, as "stages.3" (or "stages", if it has no number), where `repeated` names "stages"."""
+    """The stage that a tensor belongs to, as "stages.3" (or "stages", if it has no number), where `repeated` names "stages".
+
+    It may also name one of several, "skips.pairwise".
+    """
     name, number, *_ = f"{key}..".split(".")
+    if f"{name}.{number}" in repeated:
+        return f"{name}.{number}"
     if name not in repeated:
         return None
     return f"{name}.{number}" if number.isdigit() else name
