@@ -25,7 +25,9 @@ from lib.data.augment import Augment
 from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco, with_skeleton
 from lib.data.dataset import CocoKeypoints, collate
 from lib.data.index import LabelIndex
+from lib.data.pair_statistics import of_training_set
 from lib.data.person_crops import CropAugment, PersonCrops
+from lib.data.scaled import ScaledPictures, ScaleJitter
 from lib.examples import answers_sheet, targets_sheet
 from lib.learning import Learner, at, train_loader, val_loader
 from lib.metrics import CocoScorer, people_to_results
@@ -60,6 +62,11 @@ class PoseModule(Learner):
         self.skeleton = skeleton
         self.stdev = stdev
         self._results: dict[int, list[dict]] = {}
+
+    def look_at(self, data: PoseData) -> None:
+        """Measure in the training set what the codec wants to know of it: how far keypoints lie apart, for pairwise maps."""
+        if getattr(self.codec, "pairwise", False) and self.codec.pair_stats is None:
+            self.codec = dataclasses.replace(self.codec, pair_stats=of_training_set(data.train_set))
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -128,9 +135,11 @@ class PoseData(lightning.LightningDataModule):
         skeleton: what the network is to find, one of the built-in ones ("openpose18"), a .yaml or a COCO .json: keypoints are
             taken from the annotations by name (a neck is the exact middle of the shoulders), limbs from the skeleton.
             Instead of `neck`; by default what the annotations have.
-        samples: "images" shows every training picture once an epoch, as a whole; "people" every main person once, in the
-            middle of a crop (see `lib.data.person_crops`). Validation always sees whole pictures.
+        samples: "images" shows every training picture once an epoch, as a whole, fitted into the input; "scaled" so, too, but
+            in its own size times a factor (see `lib.data.scaled`); "people" every main person once, in the middle of a crop
+            (see `lib.data.person_crops`). Validation always sees whole pictures, fitted into the input.
         crops: random geometry of "people".
+        scaling: random sizes of "scaled".
         input_size: height and width of the network's input.
         keep_aspect_ratio: pad instead of stretching.
         augment: random scale, rotation, translation and flip of "images"; null for none.
@@ -152,8 +161,9 @@ class PoseData(lightning.LightningDataModule):
         category: str | None = None,
         neck: bool = False,
         skeleton: str | None = None,
-        samples: Literal["images", "people"] = "images",
+        samples: Literal["images", "people", "scaled"] = "images",
         crops: CropAugment | None = CropAugment(),
+        scaling: ScaleJitter = ScaleJitter(),
         input_size: tuple[int, int] = (224, 224),
         keep_aspect_ratio: bool = True,
         augment: Augment | None = Augment(),
@@ -181,6 +191,10 @@ class PoseData(lightning.LightningDataModule):
         self._labels = labels = _viewed(LabelIndex.of(annotations), *self._view)
         if samples == "people":
             self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **shared)
+        elif samples == "scaled":
+            del shared["input_size"]
+            self.train_set = ScaledPictures(labels, images, augment=scaling, limit=limit_train,
+                                            unlabelled_pictures=unlabelled_pictures, **shared)  # fmt: skip
         else:
             self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train,
                                            unlabelled_pictures=unlabelled_pictures, **self._whole)  # fmt: skip
