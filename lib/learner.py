@@ -139,7 +139,7 @@ class PoseData(lightning.LightningDataModule):
             in its own size times a factor (see `lib.data.scaled`); "people" every main person once, in the middle of a crop
             (see `lib.data.person_crops`). Validation always sees whole pictures, fitted into the input.
         crops: random geometry of "people".
-        scaling: random sizes of "scaled".
+        scaled: random sizes of "scaled".
         input_size: height and width of the network's input.
         keep_aspect_ratio: pad instead of stretching.
         augment: random scale, rotation, translation and flip of "images"; null for none.
@@ -163,7 +163,7 @@ class PoseData(lightning.LightningDataModule):
         skeleton: str | None = None,
         samples: Literal["images", "people", "scaled"] = "images",
         crops: CropAugment | None = CropAugment(),
-        scaling: ScaleJitter = ScaleJitter(),
+        scaled: ScaleJitter = ScaleJitter(),
         input_size: tuple[int, int] = (224, 224),
         keep_aspect_ratio: bool = True,
         augment: Augment | None = Augment(),
@@ -193,7 +193,7 @@ class PoseData(lightning.LightningDataModule):
             self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **shared)
         elif samples == "scaled":
             del shared["input_size"]
-            self.train_set = ScaledPictures(labels, images, augment=scaling, limit=limit_train,
+            self.train_set = ScaledPictures(labels, images, augment=scaled, limit=limit_train,
                                             unlabelled_pictures=unlabelled_pictures, **shared)  # fmt: skip
         else:
             self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train,
