@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import scipy.io
 from sklearn.linear_model import LogisticRegression
 from tqdm.auto import tqdm
 
 from lib.codecs import parts_detect, parts_pairs
+from lib.data.mpii import read_mat
 from lib.skeleton import Skeleton
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def draw_samples(maps: Mapping[str, np.ndarray], keypoints: np.ndarray, codec: P
     """Pairs of cells of one picture.
 
     For every person and pair of labelled keypoints as many pairs of cells right at both are drawn as others, in which the first
-    or the second cell or both are wrong: more than twice the radius away from that person's. Cells are drawn in proportion to
-    their heatmap, as detections would be found. Two wrong cells that are right for somebody else are left out.
+    or the second cell or both are wrong: more than twice the radius away from that person's, and their offsets do not lead there.
+    Cells are drawn in proportion to their heatmap, as detections would be found. Two wrong cells that are both right for somebody
+    else are left out.
 
     Args:
         maps: "heatmaps" (K, h, w), "offsets" (2K, h, w) and "pairwise" (2K(K−1), h, w).
@@ -99,24 +100,29 @@ def draw_samples(maps: Mapping[str, np.ndarray], keypoints: np.ndarray, codec: P
     if mask is not None:
         heat = heat * (mask.reshape(-1) > 0)
     draws = max(1, most // people)
-    right = _draw(heat * near, draws, rng)
-    wrong = _draw(heat * (apart > 2 * radius), draws, rng)
+    cells = np.stack(
+        [_draw(heat * near, draws, rng), _draw(heat * (apart > 2 * radius), draws, rng)]
+    )  # right and wrong ones
+    parts = np.broadcast_to(np.arange(k)[:, None], cells.shape)
+    found = _at(cells, parts, maps, codec)
+    usable = cells >= 0
+    # an offset may still lead from far away to the right place
+    away = found.places.reshape(*cells.shape, 2) - keypoints[..., None, :2]
+    usable[1] &= np.hypot(away[1, ..., 0], away[1, ..., 1]) > radius
     # number of the right cell of each person, keypoint and draw; that of the wrong one is so many further on
-    number = np.arange(people * k * draws).reshape(people, k, draws)
-    cells = np.concatenate([right.reshape(-1), wrong.reshape(-1)])
-    of_part = np.tile(np.repeat(np.arange(k), draws), 2 * people)
+    number = np.arange(cells[0].size).reshape(cells[0].shape)
     first, second = number[person, pairs[pair, 0]], number[person, pairs[pair, 1]]  # (rows, draws)
     kinds = rng.integers(3, size=first.shape)
     edges = np.stack([
         np.concatenate([first, first + (kinds != 1) * number.size]),
         np.concatenate([second, second + (kinds != 0) * number.size]),
     ], axis=2).reshape(-1, 2)  # fmt: skip
-    rows = np.repeat(np.tile(pair, 2), draws)
     same = np.arange(len(edges)) < len(edges) // 2
-    valid = (cells[edges] >= 0).all(axis=1)
-    ends = [near[:, of_part[edges[:, side]], cells[edges[:, side]]] for side in (0, 1)]
+    valid = usable.reshape(-1)[edges].all(axis=1)
+    ends = [near[:, parts.reshape(-1)[end], cells.reshape(-1)[end]] for end in edges.T]
     valid &= same | ~(ends[0] & ends[1]).any(axis=0)
-    return _measured(maps, codec, of_part, cells, edges[valid], rows[valid], same[valid])
+    rows = np.repeat(np.tile(pair, 2), draws)
+    return _measured(maps, codec, found, edges[valid], rows[valid], same[valid])
 
 
 def fit_pair_model(samples: Samples, skeleton: Skeleton, rng: np.random.Generator, *, penalty_c: float = 10.0,
@@ -185,14 +191,12 @@ def read_published(folder: str | Path, skeleton: Skeleton) -> tuple[tuple[float,
 
 def _published_row(path: Path) -> tuple[float, ...]:
     n = parts_pairs.NUM_FEATURES
+    content = read_mat(path, struct_as_record=False, squeeze_me=True)
     try:
-        model = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)["spatial_model"]
-        options, weights = model.training_opts, model.log_reg.w
+        options, weights = content["spatial_model"].training_opts, content["spatial_model"].log_reg.w
         row = np.concatenate([np.ravel(v).astype(np.float64) for v in (options.X_min, options.X_max, weights)])
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        raise ValueError(
-            f"{path} has no spatial_model with training_opts.X_min, X_max and log_reg.w: {error}"
-        ) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: no spatial_model with training_opts.X_min, X_max and log_reg.w ({error})") from None
     if len(row) != 3 * n + 1 or not np.isfinite(row).all():
         raise ValueError(f"{path}: X_min, X_max and w must be {n}, {n} and {n + 1} finite numbers, "
                          f"got {np.size(options.X_min)}, {np.size(options.X_max)} and {np.size(weights)}")  # fmt: skip
@@ -203,7 +207,7 @@ def _distances(keypoints: np.ndarray, codec: PartsCodec, size: tuple[int, int]) 
     """(P, K, h·w) pixels from the centre of every cell; infinite for keypoints that are not labelled."""
     y, x = (np.arange(length) * codec.step + codec.start for length in size)
     apart = np.hypot(x - keypoints[..., 0, None, None], y[:, None] - keypoints[..., 1, None, None])
-    return np.where(keypoints[..., 2, None, None] > 0, apart, np.inf).reshape(*keypoints.shape[:2], -1)
+    return np.where(keypoints[..., 2, None, None] > 0, apart, np.inf).reshape(*keypoints.shape[:2], size[0] * size[1])
 
 
 def _draw(weights: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -220,12 +224,20 @@ def _draw(weights: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarr
     return np.where(empty, -1, cells).reshape(*weights.shape[:-1], draws)
 
 
-def _measured(maps: Mapping[str, np.ndarray], codec: PartsCodec, parts: np.ndarray, cells: np.ndarray, edges: np.ndarray,
+def _at(
+    cells: np.ndarray, parts: np.ndarray, maps: Mapping[str, np.ndarray], codec: PartsCodec
+) -> parts_detect.Detections:
+    """Keypoints at cells, both of any shape, as if they had been detected there; −1 counts as the first cell."""
+    y, x = np.divmod(np.maximum(cells.reshape(-1), 0), maps["heatmaps"].shape[2])
+    found = np.stack([parts.reshape(-1), y, x], axis=1)
+    return parts_detect.located(
+        found, maps["heatmaps"], maps.get("offsets"), codec.step, codec.start, codec.offset_stdev
+    )
+
+
+def _measured(maps: Mapping[str, np.ndarray], codec: PartsCodec, found: parts_detect.Detections, edges: np.ndarray,
               rows: np.ndarray, same: np.ndarray) -> Samples:  # fmt: skip
-    """Samples of edges between cells (n,) of keypoints (n,); rows (m,) say of which pair each is."""
-    y, x = np.divmod(np.maximum(cells, 0), maps["heatmaps"].shape[2])
-    geometry = {"stride": codec.step, "origin": codec.start, "offset_stdev": codec.offset_stdev}
-    found = parts_detect.located(np.stack([parts, y, x], axis=1), maps["heatmaps"], maps.get("offsets"), **geometry)
+    """Samples of edges between detections; rows (m,) say of which pair of keypoints each is."""
     pairwise, tables = np.ascontiguousarray(maps["pairwise"], np.float32), codec.pair_tables
     places = found.parts, found.cells, found.centres, found.places, pairwise, tables.stats
     features = parts_pairs.features(edges, *places)
