@@ -55,10 +55,13 @@ def stats(recipe: str, *, out: Path, published: Path | None = None, scale: float
         rows = read_pair_stats(published, data.skeleton, scale)
     print(_widest(rows, data.skeleton))
     if Path(out).suffix == ".mat":
-        return write_pair_stats(out, rows, data.skeleton)
-    content = read_recipe(recipe)
-    content["model"]["codec"]["pair_stats"] = np.round(rows, 3).tolist()
-    return write(out, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=130))
+        write_pair_stats(out, rows, data.skeleton)
+    else:
+        content = read_recipe(recipe)
+        content["model"]["codec"]["pair_stats"] = np.round(rows, 3).tolist()
+        write(out, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=130))
+    print(f"{out}: written")
+    return Path(out)
 
 
 def fit(model: Path, *, out: Path | None = None, config: str | None = None, data_dir: str | None = None,

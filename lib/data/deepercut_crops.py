@@ -8,19 +8,16 @@ the border where MATLAB mirrors, so the picture is mirrored and placed here.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
-from scipy.io import savemat
 
-from lib import files
-from lib.data.mpii import RECTS, REFERENCE, MpiiImage, MpiiPerson, around, head_size, labels, read_mat, to_coco
+from lib.data.mpii import RECTS, REFERENCE, MpiiImage, MpiiPerson, head_size, read_mat, to_coco, write_mat
 from lib.people import apply_affine
 from lib.skeleton import MPII14, MPII16, Skeleton
 
@@ -29,7 +26,6 @@ MARGINS = {True: 130, False: 65}  # of published crops around the joints, of peo
 _KEEP_OFF = 20  # pixels between a published crop of somebody who stands apart and the next person's joint
 _PLAUSIBLE = 0.25, 2500.0  # head sizes in pixels
 _MOST_PIXELS = 64_000_000
-_HEADER = b"MATLAB 5.0 MAT-file".ljust(116)  # without SciPy's date: equal content, equal bytes
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Crop:
         It divides where a resized picture also shifts: before rounding they are those of `picture` + 1 + (1 − 1/factor)/2.
         """
         points = self.person.keypoints[[MPII16.index(name) for name in MPII14.keypoints]]
-        places = _rounded((points[:, :2] + 1) / self.factor - self.box[:2] + 1)
+        places = rounded((points[:, :2] + 1) / self.factor - self.box[:2] + 1)
         return np.column_stack([np.arange(len(points)), places])[points[:, 2] > 0].astype(np.int32)
 
 
@@ -190,9 +186,7 @@ def write_dataset_mat(path: str | Path, samples: Iterable[Sample]) -> Path:
         row["size"] = np.array([[3, *sample.size]], np.int32)
         if sample.crop is not None:
             row["crop"] = np.array([sample.crop], np.int32)
-    content = io.BytesIO()
-    savemat(content, {"dataset": dataset}, do_compression=True)
-    return files.write(path, _HEADER + content.getvalue()[len(_HEADER) :])
+    return write_mat(path, {"dataset": dataset})
 
 
 def read_dataset_mat(path: str | Path) -> list[Sample]:
@@ -219,33 +213,9 @@ def read_dataset_mat(path: str | Path) -> list[Sample]:
     return samples
 
 
-def samples_to_coco(samples: Sequence[Sample], skeleton: Skeleton = MPII14, first_pixel: int = 1) -> dict[str, list]:
-    """COCO keypoint file of a `dataset.mat`: only the files' names are kept, the pictures lie in one folder.
-
-    Args:
-        samples: as read.
-        skeleton: joint ids are its indices.
-        first_pixel: 1 for files of the MATLAB preparation, 0 for those made in Python.
-
-    Raises:
-        ValueError: two pictures of one name, or a joint id that the skeleton does not have.
-    """
-    category = skeleton.to_coco()
-    images, annotations, names = [], [], {}
-    for i, sample in enumerate(samples, 1):
-        name = PureWindowsPath(sample.image).name
-        if names.setdefault(name, sample.image) != sample.image or not name:
-            raise ValueError(f"two pictures are called {name!r}: {names[name]} and {sample.image}; rename one")
-        images.append({"id": i, "file_name": name, "height": sample.size[0], "width": sample.size[1]})
-        for joints in sample.joints:
-            if not set(joints[:, 0].tolist()) <= set(range(skeleton.num_keypoints)):
-                raise ValueError(f"{sample.image}: joint ids {joints[:, 0].tolist()}, but the skeleton's {skeleton.num_keypoints} "
-                                 f"keypoints are 0 to {skeleton.num_keypoints - 1}")  # fmt: skip
-            keypoints = np.zeros((skeleton.num_keypoints, 3))
-            keypoints[joints[:, 0], :2], keypoints[joints[:, 0], 2] = joints[:, 1:] - first_pixel, 2
-            a = {"id": len(annotations) + 1, "image_id": i, "category_id": category["id"]}
-            annotations.append(a | labels(keypoints, around(keypoints, HEAD / 2), sample.size))
-    return {"images": images, "annotations": annotations, "categories": [category]}
+def rounded(values):
+    """MATLAB's rounding: halves away from zero."""
+    return np.copysign(np.floor(np.abs(values) + 0.5), values)
 
 
 def _plan(image: MpiiImage, person: MpiiPerson, size: tuple[int, int], margin: int, head: float) -> Crop:
@@ -253,25 +223,20 @@ def _plan(image: MpiiImage, person: MpiiPerson, size: tuple[int, int], margin: i
     if not _PLAUSIBLE[0] < found < _PLAUSIBLE[1]:
         raise ValueError("no head box" if person.head_box is None else f"a head of {found:g} pixels")
     factor = found / head
-    margin, keep_off = _rounded(margin * head / HEAD), _KEEP_OFF * head / HEAD
+    margin, keep_off = rounded(margin * head / HEAD), _KEEP_OFF * head / HEAD
     height, width = (math.ceil(side * (1 / factor)) for side in size)
     joints = {p.rect: (p.keypoints[p.labelled, :2] + 1) / factor for p in image.people}
     own = joints.pop(person.rect)
-    (left, top), (right, bottom) = _rounded(own.min(axis=0)), _rounded(own.max(axis=0))
+    (left, top), (right, bottom) = rounded(own.min(axis=0)), rounded(own.max(axis=0))
     x1, y1 = max(1, left - margin), max(1, top - margin)
     x2, y2 = min(width, right + margin), min(height, bottom + margin)
     if person.single:
         others = np.concatenate([[], *(points[:, 0] for points in joints.values())])
-        x1 = _rounded(max(x1, others[others < left].max(initial=-np.inf) + keep_off))
-        x2 = _rounded(min(x2, others[others > right].min(initial=np.inf) - keep_off))
+        x1 = rounded(max(x1, others[others < left].max(initial=-np.inf) + keep_off))
+        x2 = rounded(min(x2, others[others > right].min(initial=np.inf) - keep_off))
     if x1 > x2 or y1 > y2 or (x2 - x1) * (y2 - y1) > _MOST_PIXELS:
         raise ValueError(f"its crop would have {int(x2 - x1 + 1)}×{int(y2 - y1 + 1)} pixels")
     return Crop(image, person, factor, tuple(int(edge) for edge in (x1, y1, x2, y2)), head)
-
-
-def _rounded(values):
-    """MATLAB's rounding: halves away from zero."""
-    return np.copysign(np.floor(np.abs(values) + 0.5), values)
 
 
 def _sample(row, fields: Sequence[str]) -> Sample:
@@ -283,7 +248,7 @@ def _sample(row, fields: Sequence[str]) -> Sample:
     people, crop = field(2, "joints"), field(3, "crop")
     people = () if people is None else people.ravel(order="F") if people.dtype == object else [people]
     _, height, width = (int(n) for n in field(1, "size").ravel())
-    joints = tuple(_rounded(p.reshape(-1, 3).astype(float)).astype(np.int32) for p in people if p is not None)
+    joints = tuple(rounded(p.reshape(-1, 3).astype(float)).astype(np.int32) for p in people if p is not None)
     # penn_action has other fields in this place, with one number each
     crop = None if crop is None or crop.size != 4 else tuple(int(n) for n in crop.ravel())
     return Sample(str(field(0, "image").ravel()[0]), (height, width), joints, crop)

@@ -1,4 +1,4 @@
-"""Annotations come from other tools and go back to them: coco-annotator, CVAT, Label Studio, Roboflow.
+"""Annotations come from other tools and go back to them: coco-annotator, CVAT, Label Studio, Roboflow, DeeperCut's dataset.mat.
 
 `read_any` reads all of them and says what it changed; keypoints are matched by name, never by position alone.
 """
@@ -15,10 +15,11 @@ from lib import files
 from lib.data.coco import write_coco
 from lib.exchange.changes import Changes
 from lib.exchange.cvat import cvat_labels, write_cvat_zip
+from lib.exchange.dataset_mat import write_samples
 from lib.exchange.merge import merge_sets, remap
 from lib.exchange.names import match_names
 from lib.exchange.sources import read_any
-from lib.skeleton import Skeleton
+from lib.skeleton import MPII14, Skeleton
 
 __all__ = ["Changes", "convert", "cvat_labels", "cvat_labels_file", "match_names", "merge", "merge_sets", "read_any",
            "read_cvat_zip", "remap", "write_cvat_zip"]  # fmt: skip
@@ -30,29 +31,38 @@ def read_cvat_zip(path: str | Path) -> tuple:
 
 
 def convert(source: str, target: str, kind: str = "auto", images: str | None = None, skeleton: str | None = None,
-            aliases: str | None = None, category: str | None = None, subset: str = "default") -> None:  # fmt: skip
-    """Turn an annotation tool's export into our COCO file or into a CVAT zip, and say what was changed.
+            aliases: str | None = None, category: str | None = None, subset: str = "default",
+            first_pixel: int = 1) -> None:  # fmt: skip
+    """Turn an annotation tool's export into our COCO file, a CVAT zip or DeeperCut's dataset.mat, and say what was changed.
 
     Args:
-        source: JSON file, zip or export folder; it is never changed.
-        target: a .json file (COCO keypoints) or a .zip file (CVAT's "COCO Keypoints 1.0").
-        kind: coco, coco_annotator, cvat, label_studio or roboflow; auto recognises it from the content.
-        images: folder of the pictures: finds them under their names, reads missing sizes, and fills a .zip.
-        skeleton: keypoints to map to by name: a built-in name, a YAML file or a COCO file.
+        source: JSON file, zip, export folder or .mat file; it is never changed.
+        target: a .json file (COCO keypoints), a .zip file (CVAT's "COCO Keypoints 1.0") or a .mat file (dataset.mat).
+        kind: coco, coco_annotator, cvat, label_studio, roboflow or dataset_mat; auto recognises it from the content.
+        images: folder of the pictures: finds them under their names, reads missing sizes, fills a .zip, and gives a .mat
+            absolute paths.
+        skeleton: keypoints to map to by name: a built-in name, a YAML file or a COCO file. A dataset.mat has no names:
+            there it says which keypoint each joint's id is, by default mpii14.
         aliases: YAML file with the export's names and ours, `their_name: our_name`, for what is not matched by itself.
         category: whose keypoints are mapped, where several have some.
         subset: CVAT's name of the part, in a .zip.
+        first_pixel: of a dataset.mat: 1 where pixels are counted from 1, as its MATLAB preparation does, 0 where from 0.
     """
-    _check_target(target, [source], ".json", ".zip")
+    _check_target(target, [source], ".json", ".zip", ".mat")
+    if first_pixel not in (0, 1):
+        raise ValueError(f"first_pixel {first_pixel}: pixels are counted from 0 or from 1")
     if aliases and not skeleton:
         raise ValueError(f"aliases {aliases} say which name becomes which: give the skeleton they lead to as well")
-    coco, changes = read_any(source, kind, images)
-    if skeleton:
+    wanted = _by_hand(Skeleton.named, skeleton) if skeleton else None
+    coco, changes = read_any(source, kind, images, wanted or MPII14, first_pixel)
+    if wanted:
         names = _by_hand(_read_aliases, aliases) if aliases else None
-        coco, mapped = remap(coco, _by_hand(Skeleton.named, skeleton), names, category)
+        coco, mapped = remap(coco, wanted, names, category)
         changes.include(mapped)
     if Path(target).suffix == ".zip":
         changes.include(write_cvat_zip(target, coco, subset, images))
+    elif Path(target).suffix == ".mat":
+        changes.include(write_samples(target, coco, images, category, first_pixel=first_pixel))
     else:
         write_coco(target, coco)
     print(changes)

@@ -15,15 +15,17 @@ import msgspec
 
 from lib import files
 from lib.data.coco import CocoFile, no_garbage_collection
-from lib.exchange import coco_annotator, label_studio, roboflow
+from lib.exchange import coco_annotator, dataset_mat, label_studio, roboflow
 from lib.exchange.changes import Changes
 from lib.exchange.merge import merge_sets
 from lib.exchange.normalise import normalise
+from lib.skeleton import MPII14, Skeleton
 
 KINDS: dict[str, Callable[[dict, Changes], dict]] = {
     "coco": lambda raw, changes: raw,
     "coco_annotator": coco_annotator.prepare,
     "cvat": lambda raw, changes: raw,
+    "dataset_mat": lambda raw, changes: raw,
     "label_studio": label_studio.prepare,
     "roboflow": roboflow.prepare,
 }
@@ -36,13 +38,16 @@ _LAYOUTS = [_ROBOFLOW, r"annotations/person_keypoints_(.+)\.json", r"()result\.j
 
 
 @no_garbage_collection()
-def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = None) -> tuple[CocoFile, Changes]:
+def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = None, skeleton: Skeleton = MPII14,
+             first_pixel: int = 1) -> tuple[CocoFile, Changes]:  # fmt: skip
     """Read the keypoints that an annotation tool exported.
 
     Args:
-        path: a JSON file, a zip, or an export's folder (several splits become one set, each in its folder).
-        kind: coco, coco_annotator, cvat, label_studio, roboflow, or auto: recognised from the content.
+        path: a JSON file, a zip, an export's folder (several splits become one set, each in its folder), or DeeperCut's
+            dataset.mat.
+        kind: coco, coco_annotator, cvat, label_studio, roboflow, dataset_mat, or auto: recognised from the content.
         images: folder of the pictures: finds them under their names and reads sizes that the file does not have.
+        skeleton, first_pixel: of a dataset.mat, see `lib.exchange.dataset_mat.read_samples`.
 
     Returns:
         A file that `check_coco` accepts, and the report of what was changed on the way.
@@ -54,7 +59,13 @@ def read_any(path: str | Path, kind: str = "auto", images: str | Path | None = N
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind {kind!r} is none of auto, {', '.join(KINDS)}")
     path, changes = Path(path), Changes()
-    documents = _documents(path)
+    if path.suffix.lower() == ".mat" and kind == "auto":
+        kind = "dataset_mat"
+    if kind == "dataset_mat":
+        documents = {"": dataset_mat.read_samples(path, before := Changes(), skeleton, first_pixel)}
+        changes.include(before)
+    else:
+        documents = _documents(path)
     sets = []
     for folder, content in documents.items():
         below = Path(images, folder) if images and Path(images, folder).is_dir() else images

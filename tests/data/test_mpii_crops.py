@@ -18,7 +18,6 @@ from lib.data.deepercut_crops import (
     cut,
     plan_crops,
     read_dataset_mat,
-    samples_to_coco,
     write_dataset_mat,
 )
 from lib.data.mpii import head_size, read_mpii
@@ -279,18 +278,3 @@ def test_other_mat_files_are_one_clear_error(tmp_path, variables, message):
     (tmp_path / "text.mat").write_text("hello" * 99)
     with pytest.raises(ValueError, match="not a MATLAB file"):
         read_dataset_mat(tmp_path / "text.mat")
-
-
-def test_dataset_mat_becomes_a_coco_file(tmp_path):
-    joints = np.array([[0, 175, 261], [13, 226, 72]])
-    samples = [Sample("/somewhere/im1.png", (391, 295), (joints,)), Sample("C:\\x\\im2.png", (200, 300), ())]
-    content = samples_to_coco(samples)
-    path = files.write(tmp_path / "a.json", msgspec.json.encode(content))
-    coco = read_coco(path)
-    assert [image.file_name for image in coco.images] == ["im1.png", "im2.png"] and len(coco.annotations) == 1
-    assert coco.annotations[0].keypoints[:3] == [174, 260, 2] and coco.annotations[0].keypoints[-3:] == [225, 71, 2]
-    assert samples_to_coco(samples, first_pixel=0)["annotations"][0]["keypoints"][:3] == [175, 261, 2]
-    with pytest.raises(ValueError, match="two pictures are called 'im1.png'"):
-        samples_to_coco([samples[0], Sample("/other/im1.png", (9, 9), ())])
-    with pytest.raises(ValueError, match=r"joint ids \[14\].*0 to 13"):
-        samples_to_coco([Sample("a.png", (9, 9), (np.array([[14, 1, 1]]),))])

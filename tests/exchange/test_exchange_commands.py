@@ -54,7 +54,7 @@ def test_convert_maps_to_a_skeleton_with_aliases(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["convert", "export.json", "ours.txt"], "the target is a .json or a .zip file"),
+        (["convert", "export.json", "ours.txt"], "the target is a .json or a .zip or a .mat file"),
         (["convert", "export.json", "export.json"], "this is the source, which is never changed"),
         (["convert", "nothing.json", "ours.json"], "nothing.json: no such file or folder"),
         (["convert", "export.json", "ours.json", "--aliases", "a.yaml"], "give the skeleton they lead to"),
