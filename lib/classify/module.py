@@ -137,8 +137,12 @@ class ImageNetData(lightning.LightningDataModule):
         self.val_set = ImageFolders(ROOT / data_dir, "val", limit=limit_val, **shared)
         self.classes = self.train_set.classes
         if differ := sorted(set(self.classes) ^ set(self.val_set.classes)):
+            where = "train" if differ[0] in self.classes else "val"
             raise ValueError(f"{ROOT / data_dir}: train and val hold different classes, {len(differ)} are only in one of them, "
-                             f"the first is {differ[0]!r}: make them the same")  # fmt: skip
+                             f"the first is {differ[0]!r}, only in {where}: make them the same")  # fmt: skip
+        if len(self.classes) < 2:
+            raise ValueError(f"{ROOT / data_dir} holds a single class, {self.classes[0]!r}: there is nothing to tell it from, "
+                             "add another")  # fmt: skip
 
     def train_dataloader(self) -> DataLoader:
         return train_loader(self, collate)

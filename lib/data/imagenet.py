@@ -226,6 +226,9 @@ def read_classes(data_dir: str | Path, split: str = "train") -> tuple[str, ...]:
                                 "(data/README.md shows the layout)")  # fmt: skip
     folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     index = next((path for name in INDEX_FILES if (path := data_dir / name).is_file()), None)
+    if index is None and (both := [name for name in folders if folder_of(name) != name]):
+        raise ValueError(f"{folder / both[0]}: the folder of a class is called {folder_of(both[0])} alone, and what that means "
+                         f"stands in {INDEX_FILES[0]}: rename it")  # fmt: skip
     classes = read_class_index(index) if index else tuple(folders)
     wanted = {folder_of(label) for label in classes}
     for which, fault in ((wanted - {*folders}, f"have no folder in {folder}"),
@@ -234,7 +237,8 @@ def read_classes(data_dir: str | Path, split: str = "train") -> tuple[str, ...]:
             raise ValueError(f"{index} lists {len(wanted)} classes, but {len(which)} {fault}, the first is {min(which)}: "
                              "make them the same")  # fmt: skip
     if not classes:
-        raise ValueError(f"{folder} holds no folders: every class needs one, with its pictures")
+        raise ValueError(f"{folder} holds no folders: every class needs one, with its pictures; those of ImageNet are laid "
+                         "out by `python -m lib prepare imagenet`")  # fmt: skip
     return classes
 
 
@@ -249,7 +253,7 @@ def read_class_index(path: str | Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such class index")
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
         rows = {int(number): (wnid, name) for number, (wnid, name) in content.items()}
         good = sorted(rows) == list(range(len(rows))) and all(_WNID.fullmatch(f"{wnid} ") for wnid, _ in rows.values())
@@ -275,8 +279,8 @@ def name_of(label: str) -> str:
 
 
 def _pictures_in(folder: Path) -> list[str]:
-    found = (entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
-    return sorted(name for name in found if not name.startswith("."))
+    found = (entry for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+    return sorted(entry.name for entry in found if not entry.name.startswith(".") and not entry.is_dir())
 
 
 def _picture_size(path: str | Path) -> tuple[int, int]:

@@ -66,6 +66,8 @@ def test_samples_have_the_labels_of_their_folders(folder):
 def test_the_names_may_be_yaml_or_missing(folder):
     (folder / "imagenet_class_index.json").rename(folder / "wordnet_labels.yaml")
     assert read_classes(folder)[1] == "n00000007 great_white_shark"
+    (folder / "wordnet_labels.yaml").write_text(json.dumps(INDEX), "utf-8-sig")
+    assert read_classes(folder)[1] == "n00000007 great_white_shark", "some editors put a mark in front of UTF-8"
     (folder / "wordnet_labels.yaml").unlink()
     assert read_classes(folder) == ("n00000001", "n00000007", "n00000009")
     assert name_of("golden retriever") == folder_of("golden retriever") == "golden retriever"
@@ -171,6 +173,8 @@ def shorten(folder):
         (lambda f: spoil_index(f, {"0": ["fish", "tench"]}), "is no class index"),
         (lambda f: spoil_index(f, "[]"), "is no class index"),
         (lambda f: (f / "train").rename(f / "training"), "train: there is no such folder"),
+        (lambda f: [(f / "train" / p.name).rename(f / "train" / f"{p.name} fish") for p in (f / "train").iterdir()]
+         and (f / "imagenet_class_index.json").unlink(), "n0000000. fish: the folder of a class is called n0000000. alone"),
         (shorten, "n00000007_.*cut off"),
         (lambda f: (f / "train/n00000007/n00000007_0.JPEG").write_text("hello"), "n00000007_0.JPEG: not a readable image"),
         (lambda f: (f / "train/n00000007/n00000007_0.JPEG").write_bytes(b""), "n00000007_0.JPEG: the image is cut off"),
@@ -194,6 +198,7 @@ def test_what_is_no_picture_is_passed_over(folder):
     (folder / "train/n00000001/.hidden.jpg").write_text("")
     (folder / "train/n00000001/readme.txt").write_text("")
     (folder / "train/notes.txt").write_text("")
+    (folder / "train/n00000001/folder.jpg").mkdir()
     assert len(ImageFolders(folder, "train")) == 6
 
 
