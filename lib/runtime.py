@@ -89,9 +89,14 @@ def checked_metadata(text: str | None, path: Path) -> dict:
 
 def checked_device(device: str) -> torch.device:
     """`torch.device` of a name, if this machine has it."""
-    kind = torch.device(device)
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is unknown; choose cpu, cuda, or cuda:1 and so on") from None
     if kind.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             f"device {device!r} was asked for, but torch {torch.__version__} finds no CUDA GPU; use device='cpu'"
         )
+    if kind.type == "cuda" and (kind.index or 0) >= (count := torch.cuda.device_count()):
+        raise RuntimeError(f"device {device!r} was asked for, but the last of this machine's GPUs is cuda:{count - 1}")
     return kind

@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import jsonargparse
@@ -57,7 +57,7 @@ def classify(source: str | Path, model: str | Path, out: str | Path, *, classes:
         batch_size: pictures per network call.
         num_workers: processes that read pictures.
         draw: draw only the first so many pictures.
-        overwrite: replace what an earlier run left in `out`.
+        overwrite: replace what an earlier run left in `out`, its drawn pictures, too.
 
     Returns:
         pictures, labelled (how many of them have a known class), and of these top1 and top5.
@@ -77,7 +77,9 @@ def classify(source: str | Path, model: str | Path, out: str | Path, *, classes:
             if isinstance(answer, str):
                 faults.append(answer)
                 continue
-            rows = rows or GrowingFile(out / LIST, _row("file", "truth", *_columns(network.classes)))
+            if rows is None:
+                _remove_earlier(out)
+                rows = GrowingFile(out / LIST, _row("file", "truth", *_columns(network.classes)))
             truth, best = truths[index], top(answer, network.classes)
             named = None if truth is None else name_of(network.classes[truth])
             ranked = [cell for label, p in zip(best.labels, best.probabilities)
@@ -114,6 +116,17 @@ def _check_out(out: Path, overwrite: bool) -> None:
     if not overwrite and (there := [name for name in (LIST, RESULTS) if (out / name).exists()]):
         raise FileExistsError(f"{out} holds {' and '.join(there)} already: choose another --out, or replace them with "
                               "--overwrite true")  # fmt: skip
+
+
+def _remove_earlier(out: Path) -> None:
+    """Remove the results of an earlier run, and of the pictures that are drawn here those which stand in its list."""
+    (out / RESULTS).unlink(missing_ok=True)
+    if (out / LIST).is_file():
+        with (out / LIST).open(newline="", encoding="utf-8") as file:
+            stems = {PurePath(row["file"]).stem for row in csv.DictReader(file)}
+        for drawn in out.glob("[0-9]" * 6 + "_*.jpg"):
+            if drawn.stem[7:] in stems:
+                drawn.unlink()
 
 
 class _Fitted(Dataset):

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lib.data.imagenet import name_of
 
 PANEL, ROW, TEXT = 300, 46, 16  # width of the panel with the bars, height of a row, size of the letters: pixels
-HEIGHTS = 5 * ROW + 10, 480  # least and most of a drawn picture
+HEIGHTS, WIDEST = (5 * ROW + 10, 480), 1600  # least and most height of a drawn picture, and its most width
 RIGHT, GUESS, OTHER, PAPER, INK = (0, 158, 115), (0, 114, 178), (170, 170, 170), (250, 250, 248), (30, 30, 30)
 
 
@@ -52,9 +52,11 @@ def draw_top(image: np.ndarray, best: Top, truth: str | None = None) -> np.ndarr
         (H', W', 3) uint8 RGB.
     """
     height, width = image.shape[:2]
-    scale = min(max(1, HEIGHTS[0] / height), HEIGHTS[1] / height)
-    size = max(1, round(width * scale)), round(height * scale)
+    scale = min(max(1, HEIGHTS[0] / height), HEIGHTS[1] / height, WIDEST / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    below = max(0, HEIGHTS[0] - size[1])  # what a very wide picture leaves free of the height that the bars need
+    image = cv2.copyMakeBorder(image, 0, below, 0, 0, cv2.BORDER_CONSTANT, value=PAPER)
     panel = Image.new("RGB", (PANEL, image.shape[0]), PAPER)
     pen, font = ImageDraw.Draw(panel), _font()
     for row, (name, probability) in enumerate(zip(best.names, best.probabilities.tolist())):

@@ -80,6 +80,12 @@ def test_an_earlier_result_is_kept_unless_told(model, pictures, tmp_path):
         classify(pictures, model, out)
     classify(pictures, model, out, overwrite=True)
     assert (out / "classes.csv").read_bytes() == before
+    # neither what was drawn nor what was counted then is mixed with what is there now, and what is not ours stays
+    (pictures / "n00000001/1.jpg").rename(pictures / "n00000001/2.jpg")
+    for path in ("000000_mine.jpg", "1.jpg"):
+        (out / path).write_text("not ours")
+    drawn = classify(pictures, model, out, overwrite=True, draw=1)
+    assert sorted(p.name for p in out.glob("*.jpg")) == ["000000_0.jpg", "000000_mine.jpg", "1.jpg"] and drawn["pictures"] == 6
     # what was drawn is not looked at again
     classify(pictures, model, pictures / "drawn")
     assert classify(pictures, model, pictures / "drawn", overwrite=True)["pictures"] == 6
@@ -99,6 +105,7 @@ def test_what_cannot_be_read_is_left_out_and_named(model, pictures, tmp_path, ca
         (lambda a: a | {"source": "nowhere"}, "nowhere: there is no such picture or folder"),
         (lambda a: a | {"model": "nothing.safetensors"}, "nothing.safetensors: there is no such checkpoint"),
         (lambda a: a | {"device": "cuda:7"}, "cuda:7|CUDA"),
+        (lambda a: a | {"device": "gpu"}, "device 'gpu' is unknown; choose cpu, cuda"),
         (lambda a: a | {"classes": a["index"]}, "names 1 classes, the network knows 6"),
     ],
 )
@@ -124,14 +131,14 @@ def test_names_can_be_given(model, tmp_path):
     assert PictureClassifier(model, classes=tmp_path / "index.json").classes[2] == "n00000102 thing_2"
 
 
-@pytest.mark.parametrize("size", [(20, 20), (2000, 900), (300, 5), (64, 400)])
+@pytest.mark.parametrize("size", [(20, 20), (2000, 900), (300, 5), (64, 400), (1, 5000)])
 def test_bars_have_the_right_length_and_colour(size):
     answer = np.array([0.5, 0.3, 0.1, 0.06, 0.04, 0.0], np.float32)
     best = top(answer, CLASSES)
     assert best.names[1] == "dark green"
     drawn = draw_top(np.full((*size, 3), 128, np.uint8), best, "dark green")
     panel = drawn[:, -300:]
-    assert 240 <= len(drawn) <= 480
+    assert 240 <= len(drawn) <= 480 and drawn.shape[1] <= 1900
     lengths = [int((panel == colour).all(axis=2).sum(axis=1).max()) for colour in ((0, 114, 178), (0, 158, 115))]
     assert abs(lengths[0] - 138) <= 2 and abs(lengths[1] - 83) <= 2
 
