@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def test_round_trip(tmp_path: Path):
     for key, value in model.network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[key], value), key
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_who_may_read_a_checkpoint_is_for_the_umask_to_say(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        assert save_model(tmp_path / "model.safetensors", make_model()).stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 def test_metadata_is_json_and_rebuilds():

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from lib.files import beside
+from lib.files import write
 
 FORMAT = "pose-workbook-1"
 _HEADER = "pose_workbook"
@@ -36,9 +36,8 @@ def write_own(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[s
     for key, value in state.items():
         value = value.detach().cpu().contiguous()
         stored[key] = value.half() if half and value.is_floating_point() and value.ndim > 1 else value
-    with beside(path) as writing:
-        save_file(stored, writing, metadata={_HEADER: json.dumps(metadata)})
-    return path
+    # safetensors' own writing of a file would hide it from everybody else, whatever the umask says
+    return write(path, save(stored, metadata={_HEADER: json.dumps(metadata)}))
 
 
 def holds_own(path: str | Path) -> bool:
