@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from importlib import import_module
 
@@ -61,9 +62,17 @@ def main(arguments: list[str] | None = None) -> int:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
         if debug:
             raise
-        print(f"error: {error.args[0] if isinstance(error, KeyError) else error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    # an error in a process that reads samples brings its stack along; what it says stands at the end
+    if re.match(r"Caught \w+ in DataLoader worker process", text):
+        text = text.rpartition(f"\n{type(error).__name__}: ")[2].strip()
+    return text
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 import pytest
+from torch.utils.data import DataLoader
 
 from lib.__main__ import COMMANDS, main
 
@@ -36,6 +37,20 @@ def test_an_error_is_one_sentence_and_debug_shows_the_stack(tmp_path, capsys):
     assert error.startswith("error: ") and "nothing.json" in error and "Traceback" not in error
     with pytest.raises(FileNotFoundError):
         main(["--debug", *arguments])
+
+
+def test_an_error_in_a_process_that_reads_samples_is_one_sentence_too(monkeypatch, capsys):
+    def read(**_):
+        list(DataLoader([0], num_workers=1, collate_fn=broken))
+
+    monkeypatch.setattr("lib.data.split.split", read)
+    monkeypatch.setattr("jsonargparse.auto_cli", lambda function, **_: function())
+    assert main(["split"]) == 1
+    assert capsys.readouterr().err == "error: a.jpg: the image is cut off\n"
+
+
+def broken(samples):
+    raise ValueError("a.jpg: the image is cut off")
 
 
 def test_a_misspelt_recipe_key_stops_with_the_nearest(capsys):
