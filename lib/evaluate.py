@@ -86,7 +86,7 @@ class Report:
             f"published rules of {card['rules_of']}" if card["rules"] == "published" else "our rules",
             f"{card['images']} of {card['of_images']} images",
         ]
-        parts += [f"subset of {card['subset']}"] * bool(card["subset"])
+        parts += [f"subset of {card['subset']}"] * ((card["subset"] or card["of_images"]) < card["of_images"])
         parts += [card["protocol"].replace("_", " ")] * (card["protocol"] != "all")
         parts += ["old decoder"] * card["old_decoder"]
         parts += ["scales " + " ".join(f"{scale:g}" for scale in card["scales"])] * (card["scales"] != [1.0])

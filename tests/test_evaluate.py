@@ -187,7 +187,7 @@ def test_both_published_rules_of_tags(poles, tmp_path, capsys, monkeypatch):
     assert command(["evaluate", f"--config={tmp_path / 'higher/config.yaml'}"]) == 0
     assert command([*run, "--codec.tag_threshold=2"]) == 1
     assert "the published rules say what codec must be" in capsys.readouterr().err
-    assert command([*run[:-3], "--rules=ours", "--fit=wide"]) == 1 and "choose model, height or short" in capsys.readouterr().err
+    assert command([*run[:-3], "--rules=ours", "--fit=wide"]) == 1 and "choose model, height, short or native" in capsys.readouterr().err
 
 
 def test_half_a_pixel_on_its_own(poles):
@@ -203,6 +203,16 @@ def test_the_subset_is_the_published_choice(poles):
     report = evaluate(Predictor(dot_model(min_parts=2)), poles / "poles.json", poles / "images", subset=5)
     assert list(report.people) == [coco.images[i].id for i in val_subset(12, 5)]
     assert report.run_card["subset"] == 5 and report.rules() == "our rules, 5 of 12 images, subset of 5"
+
+
+def test_a_subset_of_more_images_than_there_are_is_no_subset(poles):
+    report = evaluate(Predictor(dot_model(min_parts=2)), poles / "poles.json", poles / "images", subset=999)
+    assert report.rules() == "our rules, 12 of 12 images"
+
+
+def test_published_rules_of_a_size_that_the_network_cannot_take():
+    with pytest.raises(ValueError, match=r"input size 368×368 only, and a DotNet takes multiples of 32: .*rules='ours'"):
+        published_predictor(dot_model())
 
 
 def test_published_rules_need_their_predictor(poles, any_eights):

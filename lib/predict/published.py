@@ -103,6 +103,10 @@ def published_predictor(model: Model | str | Path, device: str = "cpu", *, scale
     if None not in (input_size, rules.input_size) and tuple(input_size) != rules.input_size:
         raise ValueError(f"{rules.of}'s published rules are for the input size {rules.input_size[0]}×{rules.input_size[1]} only; "
                          "leave out input_size")  # fmt: skip
+    if rules.input_size and isinstance(model, Model) and any(side % model.network.input_multiple for side in rules.input_size):
+        raise ValueError(f"{rules.of}'s published rules are for the input size {rules.input_size[0]}×{rules.input_size[1]} only, "
+                         f"and a {type(model.network).__name__} takes multiples of {model.network.input_multiple}: measure it "
+                         "by rules='ours'")  # fmt: skip
     predictor = Predictor(model, device, flip_test=flip_test, input_size=rules.input_size or input_size, scales=scales,
                           fit=rules.fit, maps_at=rules.maps_at)  # fmt: skip
     predictor.codec = dataclasses.replace(predictor.codec, **rules.options)
