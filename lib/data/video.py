@@ -74,8 +74,8 @@ def frames(
         folder = out_dir if clip is None else out_dir / f"{reader.path.stem}_clip_{clip:06d}"
         path = folder / f"{reader.name_of(frame)}.{format}"
         (written if write_picture(path, frame.image, quality) else kept).append(path)
-    print(f"{reader.path.name}: {reader.count} frames read, {len(written)} pictures written to {out_dir}"
-          + f", {len(kept)} were there already" * bool(kept))  # fmt: skip
+    counts = f"{_count(reader.count, 'frame')} read, {_count(len(written), 'picture')} written"
+    print(f"{reader.path.name}: {counts} to {out_dir}" + f", {len(kept)} there already" * bool(kept))
     if reader.damage:
         raise RuntimeError(reader.damage)
     return sorted(written + kept)
@@ -190,9 +190,9 @@ class Video:
         )
         found += [f"{faults['corrupt']} frames are corrupt"] * (faults["corrupt"] > 0) + [early] * bool(early)
         if found:
-            self.damage = f"{self.path}: damaged, {self.count} frames could be read; {', '.join(found)}"
+            self.damage = f"{self.path}: damaged, {_count(self.count, 'frame')} could be read; {', '.join(found)}"
         if self.count <= start:
-            raise ValueError(self.damage or f"{self.path}: has {self.count} frames (0 … {self.count - 1}), "
+            raise ValueError(self.damage or f"{self.path}: has {_count(self.count, 'frame')} (0 … {self.count - 1}), "
                              f"start_idx is {start}")  # fmt: skip
 
 
@@ -300,6 +300,10 @@ def _decoded(container, stream, faults: dict[str, int]) -> Iterator[av.VideoFram
         for raw in decoded:
             faults["corrupt"] += raw.is_corrupt
             yield raw
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _seconds(container, stream) -> float | None:

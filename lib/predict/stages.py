@@ -77,7 +77,7 @@ class StageTimes:
             f"{stage:10}{1e3 * median[stage]:11.2f}{1e3 * mean[stage]:10.2f}{1 / max(mean[stage], 1e-9):11.1f}"
             for stage in median
         ]
-        return "\n".join([*lines, f"{self.frames} frames in {self.elapsed:.1f} s, {self.fps:.1f} FPS together"])
+        return "\n".join([*lines, f"{self.frames} frame{'s' * (self.frames != 1)} in {self.elapsed:.1f} s, {self.fps:.1f} FPS together"])
 
     def _ordered(self) -> list[str]:
         return [s for s in STAGES if s in self._sums] + [s for s in self._sums if s not in STAGES]

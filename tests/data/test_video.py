@@ -140,7 +140,7 @@ def test_second_run_rewrites_nothing(video, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert frames(video, tmp_path, step=10) == first
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert "1 pictures written" in (out := capsys.readouterr().out) and "5 were there already" in out
+    assert "1 picture written" in (out := capsys.readouterr().out) and "5 there already" in out
 
 
 def test_another_file_of_that_name_is_left_alone(video, tmp_path):

@@ -64,6 +64,9 @@ def test_leaving_early_closes_everything_in_its_own_thread():
 def test_times_are_counted_per_frame_and_forgotten_in_time():
     times = StageTimes()
     assert times.fps == 0 and times.median == {} and "0 frames" in times.table()
+    times.add({"write": 0.5})
+    assert "1 frame in" in times.table()
+    times = StageTimes()
     for i in range(REMEMBERED + 1000):
         times.add({"write": 0.5, "network": 0.001 if i < 1000 else 0.003, "read": 0.002})
     assert list(times.mean) == ["read", "network", "write"]  # in the order of the work
