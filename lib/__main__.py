@@ -28,7 +28,7 @@ COMMANDS = {
     "train": ("lib.chain", "main", "train as a recipe says"),
     "pairwise-stats": ("lib.pairwise", "stats", "where the keypoints of a person lie from each other, for DeeperCut"),
     "pairwise-fit": ("lib.pairwise", "fit", "learn which detections are of one person, from a DeeperCut model's own maps"),
-    "evaluate": ("lib.evaluate", "main", "COCO AP table, results and run card of a model"),
+    "evaluate": ("lib.evaluate", "main", "COCO AP, or MPII's PCKh or AP: table, results, run card of a model"),
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
     "classify": ("lib.classify.command", "main", "say what pictures show, with the five most probable classes as bars"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
