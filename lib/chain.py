@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from tqdm.auto import tqdm
 
 from lib import ROOT, distributed, files
 from lib.checkpoints import load_weights
-from lib.history import Curves, joined, read_history, write_history
+from lib.history import Curves, best_row, joined, read_history, write_history
 from lib.learner import PoseData, PoseModule, decode, to_results
+from lib.predict.command import INTERRUPTED
 from lib.training import TrainingRun, override_arguments, parse, read_recipe, run
 
 
@@ -69,20 +71,29 @@ def score_stages(learner: PoseModule, data: PoseData) -> list[dict[str, float]]:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m lib train --config RECIPE --out_dir RUN [--step=2] [--data.batch_size=8 …] [--resume=true]`."""
+    """`python -m lib train --config RECIPE --out_dir RUN [--step=2] [--data.batch_size=8 …] [--resume=true]`.
+
+    Returns 0, or 130 after Ctrl-C.
+    """
     distributed.quiet_unless_main()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--config", "--out_dir", "--step"):
         parser.add_argument(name)
     chosen, others = parser.parse_known_args(arguments)
     plain = chosen.config is None or chosen.out_dir is None or {"-h", "--help"} & {*others}
-    if plain or (chosen.step is None and "steps" not in read_recipe(chosen.config)):
-        runs = [run(arguments, exit_on_error=True)]
-    else:
-        runs = _train(Path(chosen.config), ROOT / chosen.out_dir, chosen.step or "all", others)
+    try:
+        with distributed.one_voice():
+            if plain or (chosen.step is None and "steps" not in read_recipe(chosen.config)):
+                runs = [run(arguments, exit_on_error=True)]
+            else:
+                runs = _train(Path(chosen.config), ROOT / chosen.out_dir, chosen.step or "all", others)
+    except KeyboardInterrupt as stopped:
+        if distributed.first_to_say("stopped"):
+            print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
+        return INTERRUPTED
     for finished in runs if distributed.is_main() else ():  # the others keep no history
         name = finished.learner.best_by
-        best = max(finished.history, key=lambda row: row[name])
+        best = best_row(finished.history, name)
         print(f"best {name} {best[name]:.3f} in epoch {best['epoch']}: {finished.best}")
     return 0
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -37,6 +40,33 @@ def quiet_unless_main() -> None:
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  for the rest of this process
         warnings.simplefilter("ignore")
+
+
+def first_to_say(sentence: str) -> bool:
+    """Whether no other process of this launch said the same before; torchrun's store counts. Alone one always is the first."""
+    if process_count() == 1:
+        return True
+    try:
+        store = torch.distributed.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False,
+                                           wait_for_workers=False, timeout=timedelta(seconds=10))  # fmt: skip
+        return store.add(f"said after {os.environ['TORCHELASTIC_RESTART_COUNT']} restarts: {sentence}", 1) == 1
+    except torch.distributed.DistError:  # torchrun itself is gone: rather twice than never
+        return True
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """An error that all processes meet is raised in the first of them; the others end with status 1 and say nothing."""
+    try:
+        yield
+    except Exception as error:
+        if not first_to_say("a process was lost" if isinstance(error, ProcessLost) else f"{error}"):
+            sys.exit(1)
+        raise
+
+
+class ProcessLost(RuntimeError):
+    """Another process of this training ended."""
 
 
 def place(options: Any) -> dict[str, Any]:

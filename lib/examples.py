@@ -28,8 +28,8 @@ def targets_sheet(batch: Mapping[str, torch.Tensor], targets: Mapping[str, np.nd
     for n, image in enumerate(_pictures(batch)):
         keypoints = batch["keypoints"][n].cpu().numpy()
         drawn = draw_people(image, People(keypoints, np.ones(len(keypoints), np.float32)), skeleton)
-        rows.append([_masked(drawn, batch["mask"][n].cpu().numpy()), *_layers(image, targets, n, skeleton)])
-    return grid([picture for row in rows for picture in row], columns=len(rows[0]))
+        rows.append({"annotated": _masked(drawn, batch["mask"][n].cpu().numpy()), **_layers(image, targets, n, skeleton)})
+    return _sheet(rows)
 
 
 def answers_sheet(batch: Mapping[str, torch.Tensor], maps: Mapping[str, np.ndarray], people: Sequence[People],
@@ -46,10 +46,10 @@ def answers_sheet(batch: Mapping[str, torch.Tensor], maps: Mapping[str, np.ndarr
         (H, W, 3) uint8 RGB.
     """
     rows = [
-        [draw_people(image, found, skeleton), *_layers(image, maps, n, skeleton)]
+        {"found": draw_people(image, found, skeleton), **_layers(image, maps, n, skeleton)}
         for n, (image, found) in enumerate(zip(_pictures(batch), people, strict=True))
     ]
-    return grid([picture for row in rows for picture in row], columns=len(rows[0]))
+    return _sheet(rows)
 
 
 def _pictures(batch: Mapping[str, torch.Tensor]) -> list[np.ndarray]:
@@ -62,14 +62,25 @@ def _masked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.rint(image * (1 - 0.5 * left_out) + np.array([200, 30, 30]) * 0.5 * left_out).astype(np.uint8)
 
 
-def _layers(image: np.ndarray, maps: Mapping[str, np.ndarray], n: int, skeleton: Skeleton) -> list[np.ndarray]:
+def _layers(image: np.ndarray, maps: Mapping[str, np.ndarray], n: int, skeleton: Skeleton) -> dict[str, np.ndarray]:
     """A picture for every kind of map of sample n that can be drawn."""
-    layers = []
+    layers = {}
     for name, values in maps.items():
         if name.startswith("heatmaps"):
-            layers.append(heatmap_overlay(image, values[n][: skeleton.num_keypoints], skeleton))
+            layers[name] = heatmap_overlay(image, values[n][: skeleton.num_keypoints], skeleton)
         elif name.startswith("pafs"):
-            layers.append(paf_overlay(image, values[n]))
+            layers[name] = paf_overlay(image, values[n])
         elif name.startswith("tags"):
-            layers.append(tag_overlay(image, values[n], maps[name.replace("tags", "heatmaps")][n]))
+            layers[name] = tag_overlay(image, values[n], maps[name.replace("tags", "heatmaps")][n])
     return layers
+
+
+def _sheet(rows: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
+    """Rows of pictures below the names of their columns."""
+    names, font = list(rows[0]), cv2.FONT_HERSHEY_SIMPLEX
+    width = rows[0][names[0]].shape[1]
+    bar = max(12, width // 12)
+    size = min(bar / 36, 0.95 * width / max(cv2.getTextSize(name, font, 1, 1)[0][0] for name in names))
+    heads = [cv2.putText(np.full((bar, width, 3), 255, np.uint8), name, (0, bar - bar // 4), font, size, (34, 34, 34), 1, cv2.LINE_AA)
+             for name in names]  # fmt: skip
+    return np.vstack([grid(heads, columns=len(names)), grid([row[name] for row in rows for name in names], columns=len(names))])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import urllib.request
 import warnings
@@ -29,6 +30,7 @@ LOCAL, SQLITE = "runs/mlflow", "sqlite:///"
 NOTE = "mlflow.json"  # in the folder of a run: where it is kept
 ONCE = ("recipe.yaml", "model_summary.txt")
 GROWING = ("metrics.yaml", "metrics.html", "metrics.png", "history.csv", "train.log")
+NO_PARAMETERS = ("resume", "live")  # they say nothing about what comes out
 PARAMETERS_AT_ONCE, LONGEST_PARAMETER = 100, 500
 # how long a server may be silent: it must not hold up a training
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -57,7 +59,7 @@ class Experiment(Callback):
 
     def __init__(self, out_dir: Path, where: str, experiment: str, recipe: Mapping[str, Any], history: History):
         self.out_dir, self.history = out_dir, history
-        self.recipe = {key: str(value)[:LONGEST_PARAMETER] for key, value in recipe.items()}
+        self.recipe = {k: str(value)[:LONGEST_PARAMETER] for k, value in recipe.items() if k not in NO_PARAMETERS}
         self.address, self.experiment, self._note = address_of(where), experiment, out_dir / NOTE
         begun = json.loads(self._note.read_text()) if self._note.is_file() else {}
         if begun and begun["address"] != self.address:
@@ -71,8 +73,11 @@ class Experiment(Callback):
 
         try:
             self._begin(learner)
+            page = self.page()
         except MlflowException as error:
             raise RuntimeError(f"MLflow at {self.address} does not take the run: {error}") from error
+        if page:
+            print(f"MLflow: {page}")
         with self._patient():
             for name in ONCE:
                 self._upload(self.out_dir / name)
@@ -93,6 +98,13 @@ class Experiment(Callback):
         if self._run_id:
             with self._patient():
                 self._client.set_terminated(self._run_id, "KILLED" if isinstance(exception, KeyboardInterrupt) else "FAILED")
+
+    def page(self) -> str | None:
+        """Address of the run's page, which a server has; without the last part MLflow shows its menus for chat bots."""
+        if not self.address.startswith("http"):
+            return None
+        number = self._client.get_run(self._run_id).info.experiment_id
+        return f"{self.address}/#/experiments/{number}/runs/{self._run_id}?workflowType=machine_learning"
 
     def _begin(self, learner: Learner) -> None:
         """Go on in the run that the folder names, or begin one; parameters that a resumed run changed become tags."""
@@ -158,9 +170,15 @@ class Experiment(Callback):
 
 
 def address_of(where: str) -> str:
-    """The address of a server as it is; else that of the database in a folder ("local": runs/mlflow)."""
+    """The address of a server as it is; else that of the database in a folder ("local": runs/mlflow).
+
+    Raises:
+        ValueError: it looks like the address of a server, but lacks the http.
+    """
     if "://" in where:
         return where.rstrip("/")
+    if re.match(r"[\w.-]+:\d+\b", where):
+        raise ValueError(f"--mlflow {where} is neither local nor a folder; a server's address begins with http://")
     return f"{SQLITE}{ROOT / (LOCAL if where == 'local' else where) / 'mlflow.db'}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lightning
@@ -77,6 +77,11 @@ class History(Callback):
         write_history(self.out_dir / "history.csv", self.rows)
         if self.curves:
             self.curves.draw(self.rows)
+
+
+def best_row(rows: Sequence[dict], name: str) -> dict:
+    """The row of the weights in `best.safetensors`: the highest figure, of equal ones the last."""
+    return max(reversed(rows), key=lambda row: row[name])
 
 
 def joined(histories: Iterable[list[dict]]) -> list[dict]:

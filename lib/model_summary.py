@@ -30,13 +30,17 @@ def model_summary(network: nn.Module, input_size: tuple[int, int], depth: int = 
         depth: how deep layers within layers are listed.
     """
     shapes, costs = _look(network, input_size)
-    rows = [("layer", "output", "parameters", "multiply-adds")]
+    rows, above = [("layer", "output", "parameters", "multiply-adds")], []
     for name, module in network.named_modules():
-        level = name.count(".") + 1 if name else 0
-        if level > depth or not (parameters := sum(p.numel() for p in module.parameters())) or name not in shapes:
+        deep = name.count(".") + bool(name) > depth
+        if deep or not (parameters := sum(p.numel() for p in module.parameters())) or name not in shapes:
             continue
+        # what only holds layers (a ModuleList) has no row: its name stands before theirs
+        above = [other for other in above if name.startswith(f"{other}.")]
+        level, short = len(above) + bool(name), name.removeprefix(f"{above[-1]}." if above else "")
+        above += [name] * bool(name)
         cost = sum(value for layer, value in costs.items() if not name or layer == name or layer.startswith(f"{name}."))
-        title = f"{'  ' * level}{name.rpartition('.')[2] or type(network).__name__}"
+        title = f"{'  ' * level}{short or type(network).__name__}"
         rows.append((f"{title} ({type(module).__name__})" if level else title, shapes[name], f"{parameters:,}", f"{cost:,}"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [f"{a:{widths[0]}}  {b:{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in rows]

@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lib import metric_curves
 from lib.files import beside, write
-from lib.history import History
+from lib.history import History, best_row
 from lib.learning import Learner
 from lib.model_summary import model_summary
 
@@ -81,8 +81,8 @@ class Results(Callback):
 
     def on_exception(self, trainer: lightning.Trainer, learner: Learner, exception: BaseException) -> None:
         if trainer.is_global_zero and self.out_dir.is_dir():
-            self.say(f"ended in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, by {type(exception).__name__}: "
-                     f"{exception}")  # fmt: skip
+            self.say(f"ended in epoch {trainer.current_epoch + 1}, step {trainer.global_step}, by {type(exception).__name__}"
+                     + f": {exception}" * bool(str(exception)))  # fmt: skip
 
     def say(self, sentence: str) -> None:
         """Add a line to `train.log`; the file of a resumed run goes on."""
@@ -93,7 +93,7 @@ class Results(Callback):
         rows = self.history.rows
         if not rows:
             return
-        metrics, best = metric_curves.by_metric(rows), max(rows, key=lambda row: row[learner.best_by])
+        metrics, best = metric_curves.by_metric(rows), best_row(rows, learner.best_by)
         remarks = {"network": type(learner.network).__name__, "epochs": str(rows[-1]["epoch"]),
                    "steps": str(rows[-1]["step"]), "seconds": f"{rows[-1]['seconds']:.0f}",
                    f"best {learner.best_by}": f"{best[learner.best_by]:.4f} in epoch {best['epoch']}"}  # fmt: skip

@@ -85,6 +85,7 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
 
     Raises:
         ValueError: a key is unknown (the nearest one is named) or a value does not fit.
+        KeyboardInterrupt: after Ctrl-C, with a sentence about how to go on.
     """
     if count := len(read_recipe(recipe).get("steps", ())):
         raise ValueError(f"{recipe} is trained in {count} steps: lib.chain.train_steps(recipe, out_dir) trains them")
@@ -124,9 +125,16 @@ def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None,
     except RuntimeError as error:
         if not distributed.lost_another(error):
             raise
-        raise RuntimeError(f"another process of this training ended, so this one ends, too ({error}); torchrun says below "
-                           f"which: the same command with --resume=true goes on from {last}") from error  # fmt: skip
+        raise distributed.ProcessLost(f"another process of this training ended, so this one ends, too ({error}); torchrun "
+                                      f"says below which: {_what_goes_on(last)}") from error  # fmt: skip
+    except SystemExit:  # so Lightning ends after Ctrl-C, without a word
+        raise KeyboardInterrupt(_what_goes_on(last)) from None
     return TrainingRun(out_dir, history.rows, cli.model, cli.datamodule)
+
+
+def _what_goes_on(last: Path) -> str:
+    how = f"with --resume=true goes on from {last}" if last.exists() else "begins again, no epoch was finished"
+    return f"the same command {how}"
 
 
 def check_same_network(path: Path, recipe: str, resumed: bool) -> None:
@@ -319,7 +327,7 @@ class _Parser(LightningArgumentParser):
         message += f"; did you mean {near[0]!r}?" if near else ""
         if not self.exit_on_error:
             raise ValueError(message) from ex
-        if distributed.is_main():  # all processes read the same arguments
+        if distributed.first_to_say(message):
             print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -349,7 +357,8 @@ class _Cli(LightningCLI):
         if self.config.limit_batches:
             chosen.limit_train_batches = chosen.limit_val_batches = self.config.limit_batches
         if options.logger is None:
-            chosen.logger = [CSVLogger(out_dir, "logs"), TensorBoardLogger(out_dir, "logs")]
+            version = len([*(out_dir / "logs").glob("version_*")])
+            chosen.logger = [kind(out_dir, "logs", version=version) for kind in (CSVLogger, TensorBoardLogger)]
         chosen.default_root_dir = str(out_dir)
         # one file that is written beside and moved: the run always has a whole one to resume from
         last = ModelCheckpoint(

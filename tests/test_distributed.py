@@ -180,3 +180,28 @@ def test_one_of_two_processes_is_killed_and_the_run_resumed_equals_one_process(t
     largest = max(float(m.abs().max()) for m in momenta[0])
     assert largest > 1e-4
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5 * largest) for a, b in zip(*momenta, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (lambda rank: ValueError("the same for all"), 1),
+        (lambda rank: ValueError(f"of process {rank}"), 3),
+        (lambda rank: distributed.ProcessLost(f"seen by process {rank}"), 1),
+    ],
+)
+def test_what_all_processes_meet_is_said_once(error, times, monkeypatch):
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun has one
+    said, silent = [], []
+    for rank in range(3):
+        for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "TORCHELASTIC_RESTART_COUNT": 0,
+                            "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": 3, "RANK": rank}.items():  # fmt: skip
+            monkeypatch.setenv(name, str(value))
+        try:
+            with distributed.one_voice():
+                raise error(rank)
+        except SystemExit as end:
+            silent.append(end.code)
+        except Exception as raised:  # noqa: BLE001
+            said.append(raised)
+    assert len(said) == times and silent == [1] * (3 - times)

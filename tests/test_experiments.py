@@ -74,7 +74,7 @@ def points(client, run_id: str, name: str) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
 
 
-def test_a_run_at_a_server_and_its_resume(server, tmp_path):
+def test_a_run_at_a_server_and_its_resume(server, tmp_path, capsys):
     out_dir = folder_of_a_run(tmp_path / "mine", 3)
     history = SimpleNamespace(rows=[])
     experiment = Experiment(out_dir, server, "dots", RECIPE, history)
@@ -90,7 +90,7 @@ def test_a_run_at_a_server_and_its_resume(server, tmp_path):
     assert points(client, run.info.run_id, "train/loss") == [(1, 1.0), (2, 0.5)]
     # killed before the checkpoint of the second epoch was written: it is trained again, and is not there twice
     history = SimpleNamespace(rows=[row(1)])
-    experiment = Experiment(out_dir, server, "dots", RECIPE | {"data.batch_size": 4}, history)
+    experiment = Experiment(out_dir, server, "dots", RECIPE | {"data.batch_size": 4, "resume": True}, history)
     experiment.on_fit_start(None, LEARNER)
     for epoch in (2, 3):
         history.rows.append(row(epoch))
@@ -98,6 +98,9 @@ def test_a_run_at_a_server_and_its_resume(server, tmp_path):
     experiment.on_fit_end(None, LEARNER)
     (run,) = client.search_runs([run.info.experiment_id])
     assert run.info.status == "FINISHED" and run.data.tags["resumed.data.batch_size"] == "4"
+    assert "resumed.resume" not in run.data.tags and "resume" not in run.data.params
+    page = f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
+    assert capsys.readouterr().out.split() == ["MLflow:", page] * 2
     assert points(client, run.info.run_id, "val/AP") == [(1, 0.1), (2, 0.2), (3, 0.3)]
     assert artifacts(client, run.info.run_id) == {
         "recipe.yaml", "model_summary.txt", "data_examples/train.jpg", "metrics.html", "best.safetensors",
@@ -159,4 +162,6 @@ def test_names():
         "train/loss", "val/loss", "val/AP", "learning_rate", "val/top1",
     ]  # fmt: skip
     assert address_of("http://127.0.0.1:5000/") == "http://127.0.0.1:5000"
+    with pytest.raises(ValueError, match="http://"):
+        address_of("127.0.0.1:5000")
     assert address_of("local") == f"sqlite:///{ROOT / 'runs/mlflow/mlflow.db'}"

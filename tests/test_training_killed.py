@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from lib import ROOT, distributed
 from lib.data.synthetic import write_dataset
@@ -54,6 +55,33 @@ def test_killed_at_a_random_step_and_resumed_equals_uninterrupted(tmp_path):
         assert torch.equal(a, b), (step, name)
     for a, b in zip(whole.history, resumed.history, strict=True):
         assert {k: v for k, v in a.items() if k != "seconds"} == {k: v for k, v in b.items() if k != "seconds"}, step
+
+
+class CtrlC(Callback):
+    """Like Ctrl-C behind a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
+    data_dir = write_dataset(tmp_path / "people", 8, 4)
+    tiny = {"data.data_dir": str(data_dir), "data.input_size": [64, 64], "data.batch_size": 4, "data.num_workers": 0,
+            "model.network.width": 8, "model.network.stem": 8, "trainer.max_epochs": 2,
+            "trainer.enable_progress_bar": False}  # fmt: skip
+    try:
+        for step, how in ((1, "begins again"), (3, r"--resume=true goes on from .*last\.ckpt")):
+            with pytest.raises(KeyboardInterrupt, match=how):
+                train(RECIPE, tmp_path / "run", tiny, callbacks=[CtrlC(step)])
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning switches it off
+    said = (tmp_path / "run/train.log").read_text().splitlines()
+    assert sum(line.endswith("by KeyboardInterrupt") for line in said) == 2
 
 
 def test_a_checkpoint_that_is_being_written_leaves_the_old_one(tmp_path, monkeypatch):
