@@ -92,7 +92,7 @@ def test_regressions_tell_pairs_apart():
         people = codec.decode(maps)
         apart = np.linalg.norm(people.keypoints[:, None, :, :2] - keypoints[None, :, :, :2], axis=-1)
         told.append((apart.mean(axis=2) < 12).any(axis=0).mean())
-    assert np.mean(told) > 0.7
+    assert np.mean(told) > 0.6
 
 
 def test_a_weak_penalty_is_surer_than_deepercuts():

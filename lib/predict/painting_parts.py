@@ -13,6 +13,7 @@ from lib.draw import OUTLINE, heatmap_overlay, palette
 from lib.people import apply_affine
 
 SHIFT = 4  # OpenCV draws at 1/16 pixel
+WHITE = 255, 255, 255
 MOST = 400  # arrows of offsets in one panel, those of the surest cells
 
 
@@ -27,9 +28,9 @@ def offset_panels(picture: np.ndarray, heatmaps: np.ndarray, maps: Mapping[str, 
         codec: of the maps; its detection threshold says which cells are sure.
         to_picture: (2, 3) network's input → picture.
     """
-    panels, colours = [], palette(codec.skeleton)[0]
+    panels = []
     sure = np.nan_to_num(maps["heatmaps"], nan=-np.inf)
-    for k, colour in enumerate(colours):
+    for k in range(codec.skeleton.num_keypoints):
         panel = heatmap_overlay(picture, heatmaps[k][None])
         cells = np.argwhere(sure[k] >= codec.detection_threshold)
         cells = cells[np.argsort(-sure[k][tuple(cells.T)], kind="stable")[:MOST]]
@@ -37,7 +38,7 @@ def offset_panels(picture: np.ndarray, heatmaps: np.ndarray, maps: Mapping[str, 
         geometry = codec.step, codec.start, codec.offset_stdev
         found = parts_detect.located(cells, maps["heatmaps"], maps["offsets"], *geometry)
         starts, ends = (apply_affine(to_picture, places) for places in (found.centres, found.places))
-        _arrows(panel, starts, ends, [colour] * len(cells))
+        _arrows(panel, starts, ends, [WHITE] * len(cells))
         panels.append(panel)
     return panels
 
