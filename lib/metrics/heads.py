@@ -94,14 +94,19 @@ class HeadScorer(ByName):
         self.headless = sum(bool(np.isnan(person.head)) for person in everybody)
         if self.headless == len(everybody):
             raise ValueError(f"{annotations}: none of the {len(everybody)} people to score has a head_box [x, y, width, "
-                             "height], by whose diagonal MPII's measures divide; `python -m lib prepare mpii` writes it. "
-                             "Without head boxes: --measure=coco")  # fmt: skip
+                             "height], by whose diagonal MPII's measures divide; `python -m lib prepare mpii` and `python -m "
+                             "lib synthetic --figure=mpii` write it. Without head boxes: --measure=coco")  # fmt: skip
 
     @property
     def card(self) -> dict:
         """What decides the figures, for a run card."""
         return {"head_size": "0.6 x diagonal of head_box, in pixels of the picture", "rows": self.rows,
                 "keypoints_not_scored": self.unscored, "people_without_head_box": self.headless}  # fmt: skip
+
+    def remarks(self) -> list[str]:
+        """Who and what was not scored as it might have been, in few words each."""
+        left_out = [f"{self.headless} people without a head box left out"] * bool(self.headless)
+        return left_out + [f"{', '.join(self.missing)} not predicted"] * bool(self.missing)
 
     def predictions(self, results: Sequence[Mapping]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """COCO results → {image id: scored keypoints (D, K, 3) and scores of people (D,)}, in the order of the results."""

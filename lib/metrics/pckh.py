@@ -93,7 +93,8 @@ class PckhScorer(HeadScorer):
 
     def rules(self) -> list[str]:
         """What decides the figures, in few words each."""
-        return [f"PCKh@{THRESHOLD:g} in %", f"{self._scored} people" + " who stand apart" * (self.chosen == "single")]
+        people = f"{self._scored} people" + " who stand apart" * (self.chosen == "single")
+        return [f"PCKh@{THRESHOLD:g} in %", people, *self.remarks()]
 
     def __call__(self, results: Sequence[Mapping]) -> dict[str, float]:
         """The table of COCO results (keypoints of the predicting skeleton), in 0..1; NaN where nothing is labelled."""

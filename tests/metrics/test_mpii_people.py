@@ -139,8 +139,11 @@ def test_where_groups_overlap_the_nearer_middle_has_it(tmp_path):
 
 def test_the_middle_is_that_of_the_joints_that_were_found(tmp_path):
     scorer = MpiiPeopleScorer(grouped(tmp_path), MPII14)
-    # the hip alone lies in a region; with a knee far off the middle does not
+    # the hip alone lies in a region; with a knee far off the middle does not, and without joints there is no middle
     assert sum(m["predictions"] for m in scorer.match([found(1, {HIP: (100, 100), KNEE: (300, 100)})])) == 0
+    corner = [person({HIP: (10, 10)}, MPII14, group=1)]
+    scorer = MpiiPeopleScorer(write_file(tmp_path / "corner.json", [corner]), MPII14)
+    assert [m["predictions"] for m in scorer.match([found(1, {HIP: (10, 10)}), found(1, {})])] == [1]
 
 
 def test_groups_of_the_benchmark(tmp_path):

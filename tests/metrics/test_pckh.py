@@ -97,6 +97,7 @@ def test_people_without_a_head_box_are_left_out_aloud(tmp_path):
     # the surer one is of the other person: whoever is not alone is paired by place
     assert scorer([found(1, there, score=0.9), found(1, here, score=0.1)])["Total"] == 1
     assert scorer.headless == 1 and scorer.card["people_without_head_box"] == 1
+    assert scorer.rules() == ["PCKh@0.5 in %", "1 people", "1 people without a head box left out"]
     flat = person(there, MPII14, head_box=[10, 10, 0, 0])
     assert PckhScorer(write_file(tmp_path / "b.json", [[person(here, MPII14), flat]]), MPII14).headless == 1
     with pytest.raises(ValueError, match="none of the 1 people to score has a head_box .*prepare mpii.*--measure=coco"):
@@ -132,7 +133,7 @@ def test_rows_of_other_skeletons(tmp_path):
 def test_keypoints_that_the_model_does_not_know_are_missed(tmp_path):
     places = {"left_hip": (100, 100), "head_top": (100, 0)}
     scorer = PckhScorer(write_file(tmp_path / "one.json", [[person(places, MPII14)]]), COCO17)
-    assert scorer.missing == ["upper_neck", "head_top"]
+    assert scorer.rules()[2] == "upper_neck, head_top not predicted"
     assert scorer([found(1, {"left_hip": (100, 100)}, COCO17)])["Total"] == 0.5
     hand = Skeleton("hand", ("thumb",), (), (), (0.05,))
     with pytest.raises(ValueError, match="no name in common"):
