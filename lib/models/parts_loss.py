@@ -45,9 +45,13 @@ def masked_huber(predicted: Tensor, truth: Tensor, mask: Tensor, huber: bool = T
         ValueError: shapes differ.
     """
     _check("vectors", predicted, truth)
-    kind = huber_loss if huber else mse_loss
-    error = kind(predicted.float(), truth.float(), reduction="none").unflatten(1, (mask.shape[1], 2)) * mask[:, :, None]
-    return (error.sum(dim=(1, 2, 3, 4)) / (2 * mask.sum(dim=(1, 2, 3))).clamp(min=1)).mean()
+    image, vector, y, x = mask.nonzero(as_tuple=True)
+    # few are known, and those alone are taken: what the others miss need not even be finite
+    pairs = mask.shape[1], 2
+    found, wanted = (maps.unflatten(1, pairs)[image, vector, :, y, x].float() for maps in (predicted, truth))
+    error = (huber_loss if huber else mse_loss)(found, wanted, reduction="none").mean(dim=1)
+    count = mask.count_nonzero(dim=(1, 2, 3))
+    return (error / count[image]).sum() / len(mask)
 
 
 def _check(what: str, maps: Tensor, truth: Tensor) -> None:
