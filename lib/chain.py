@@ -92,6 +92,9 @@ def main(arguments: list[str]) -> int:
             print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
         return INTERRUPTED
     for finished in runs if distributed.is_main() else ():  # the others keep no history
+        if not finished.history:
+            print(f"no epoch was validated, so there are no best weights: {finished.out_dir}")
+            continue
         name = finished.learner.best_by
         best = best_row(finished.history, name)
         print(f"best {name} {best[name]:.3f} in epoch {best['epoch']}: {finished.best}")

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from torch import nn
 
+from lib import ROOT, chain
 from lib.checkpoints import load_model
 from lib.data.synthetic import write_dataset
 from lib.history import best_row
 from lib.model_summary import model_summary
 from lib.results import some
-from lib.training import load_recipe, train
+from lib.training import TrainingRun, load_recipe, train
 
 RECIPE = "lib/recipes/higherhrnet_mini.yaml"
 
@@ -50,6 +51,12 @@ class Branched(nn.Module):
 def test_a_layer_in_a_list_is_called_after_the_list():
     names = [line.split(" (")[0] for line in model_summary(Branched(), (8, 6)).splitlines()[4:]]
     assert names == ["  branches.0", "    0", "  branches.1.fine", "  head"]
+
+
+def test_a_training_without_validation_says_that_nothing_is_best(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(chain, "run", lambda *_, **__: TrainingRun(tmp_path, [], None, None))
+    assert chain.main(["--config", str(ROOT / RECIPE), "--out_dir", str(tmp_path)]) == 0
+    assert "no epoch was validated" in capsys.readouterr().out
 
 
 def test_sheets_name_their_columns(tiny):

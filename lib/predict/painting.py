@@ -57,8 +57,9 @@ class Painter:
         possible = [kind for kind, needed in KINDS.items() if set(needed) <= maps]
         wrong = [kind for kind in kinds if kind not in possible]
         if wrong or not kinds:
-            raise ValueError(f"there are no pictures {', '.join(map(repr, wrong))} of a model with the maps {', '.join(maps)}; "
-                             f"choose from {', '.join(possible)}")  # fmt: skip
+            what = (f"there are no pictures {', '.join(map(repr, wrong))} of a model with the maps {', '.join(maps)}" if wrong
+                    else "no pictures are asked for")  # fmt: skip
+            raise ValueError(f"{what}; choose from {', '.join(possible)}")
         self.kinds = tuple(dict.fromkeys(kinds))
         self._predictor, self._min_score, self._show_ids = predictor, min_score, show_ids
 

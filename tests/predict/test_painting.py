@@ -87,6 +87,8 @@ def test_pictures_that_cannot_be(picture, tmp_path):
                                  (tag_model(), "conections", "'conections'")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Painter(Predictor(model), ("connections", kind))
+    with pytest.raises(ValueError, match="no pictures are asked for; choose from connections, tags, heatmaps"):
+        Painter(Predictor(tag_model()), ())
     file = save_model(tmp_path / "dots.safetensors", dot_model())
     with pytest.raises(ValueError, match="'tags'"):
         main([str(picture), "--model", str(file), "--out", str(tmp_path / "out"), "--pictures", "connections,tags"])
