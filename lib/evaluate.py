@@ -89,7 +89,7 @@ class Report:
         parts += [f"subset of {card['subset']}"] * ((card["subset"] or card["of_images"]) < card["of_images"])
         parts += [card["protocol"].replace("_", " ")] * (card["protocol"] != "all")
         parts += ["old decoder"] * card["old_decoder"]
-        parts += ["scales " + " ".join(f"{scale:g}" for scale in card["scales"])] * (card["scales"] != [1.0])
+        parts += [("scale search " if card["scale_search"] else "scales ") + " ".join(f"{scale:g}" for scale in card["scales"])] * (card["scales"] != [1.0])
         parts += ["flip test"] * card["flip_test"] + ["half a pixel added"] * card["half_pixel"]
         return ", ".join(parts)
 
@@ -180,6 +180,7 @@ def run_card(predictor: Predictor, annotations: str | Path, groups: str | Path |
         "old_decoder": has_old_decoder(predictor.codec),
         "flip_test": predictor.flip_test,
         "scales": list(predictor.scales),
+        "scale_search": predictor.searches,
         "input_size": list(predictor.input_size),
         "fit": predictor.fit_to,
         "maps_at": predictor.maps_at,
@@ -221,10 +222,10 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
          category: str | None = None, protocol: str = "all", limit: int | None = None, device: str = "cpu",
          flip_test: bool = False, rules: str = "ours", half_pixel: bool | None = None, subset: int | None = None,
          scales: tuple[float, ...] = (1.0,), old_decoder: bool = False,
-         num_refinement_stages: int | None = None, input_size: list[int] | None = None, fit: str | None = None,
+         num_refinement_stages: int | None = None, input_size: int | list[int] | None = None, fit: str | None = None,
          maps_at: str | None = None, codec: dict[str, Any] | None = None, precision: str = "fp32", batch_size: int = 8,
          annotations: Path | None = None, images: Path | None = None, measure: str = "coco", people: str = "all",
-         groups: Path | None = None) -> None:  # fmt: skip
+         groups: Path | None = None, scale_search: tuple[float, ...] | None = None) -> None:  # fmt: skip
     """Print the table of a model on a dataset: COCO's, or one of MPII's.
 
     Args:
@@ -258,25 +259,38 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         measure: coco; or where people have a head_box pckh (PCKh@0.5 and AUC), or mpii (AP of groups of people).
         people: for pckh: "all", or only those who stand apart ("single"), as MPII's own table does.
         groups: for mpii: groups_v12.mat of its evaluation toolkit; left out, the key `group`, or every picture is one.
+        scale_search: of one person (`--codec.single=true`): the best pose of these sizes of the picture.
     """
     _check_measure(measure, rules, people, groups)
-    if old_decoder and rules != "published":
-        raise ValueError("old_decoder belongs to the published rules: add --rules=published")
     annotations, images = _where(data_dir, split, annotations, images)
-    size = None if input_size is None else (input_size[0], input_size[-1])
-    network = _readable(model, num_refinement_stages)
-    if rules == "published":
-        _check_nothing_else(fit=fit, maps_at=maps_at, codec=codec, precision=None if precision == "fp32" else precision)
-        predictor = published_predictor(network, device, scales=scales, flip_test=flip_test, old_decoder=old_decoder,
-                                        protocol=protocol, input_size=size)  # fmt: skip
-    else:
-        predictor = Predictor(network, device, flip_test=flip_test, scales=scales, input_size=size, fit=fit or "model",
-                              maps_at=maps_at or "input", codec_options=codec, precision=precision)  # fmt: skip
+    sides = [input_size] if isinstance(input_size, int) else input_size
+    if sides is not None and len(sides) not in (1, 2):
+        raise ValueError(f"input_size is [height,width], or one number for both, got {sides}")
+    size = sides and (sides[0], sides[-1])
+    predictor = _predictor(
+        _readable(model, num_refinement_stages), rules, old_decoder, protocol,
+        {"device": device, "flip_test": flip_test, "scales": scales, "input_size": size},
+        {"fit": fit, "maps_at": maps_at, "codec": codec, "precision": None if precision == "fp32" else precision,
+         "scale_search": scale_search},
+    )  # fmt: skip
     predictor.source = model
     report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit, batch_size,
                       subset=subset, rules=rules, half_pixel=half_pixel, measure=measure, people=people,
                       groups=groups)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
+
+
+def _predictor(network, rules: str, old_decoder: bool, protocol: str, common: dict, own: dict) -> Predictor:
+    """By the published rules, which say themselves what `own` options are, or by ours."""
+    own = {name: value for name, value in own.items() if value is not None}
+    if rules == "published":
+        if own:
+            raise ValueError(f"the published rules say what {', '.join(own)} must be: leave out --{next(iter(own))}, or use "
+                             "--rules=ours")  # fmt: skip
+        return published_predictor(network, old_decoder=old_decoder, protocol=protocol, **common)
+    if old_decoder:
+        raise ValueError("old_decoder belongs to the published rules: add --rules=published")
+    return Predictor(network, codec_options=own.pop("codec", None), **common, **own)
 
 
 def _where(data_dir: str, split: str, annotations: Path | None, images: Path | None) -> tuple[Path, Path]:
@@ -290,7 +304,8 @@ def _config(predictor: Predictor, annotations: str | Path, images: str | Path, *
     source = predictor.source and Path(predictor.source).resolve()
     config = {"model": source and str(source), "annotations": str(Path(annotations).resolve()),
               "images": str(Path(images).resolve()), **choices, "device": predictor.device,
-              "flip_test": predictor.flip_test, "scales": list(predictor.scales),
+              "flip_test": predictor.flip_test,
+              "scales": [1.0] if predictor.searches else list(predictor.scales),
               "old_decoder": choices["rules"] == "published" and has_old_decoder(predictor.codec)}  # fmt: skip
     stages = predictor.metadata["network"]["options"].get("num_refinement_stages")
     if stages is not None and source and source.suffix in (".safetensors", *PUBLIC_SUFFIXES):
@@ -298,9 +313,12 @@ def _config(predictor: Predictor, annotations: str | Path, images: str | Path, *
     free = source is None or source.suffix in (".safetensors", *PUBLIC_SUFFIXES)
     config["input_size"] = list(predictor.input_size) if free else None
     if choices["rules"] == "ours":
-        options = json.loads(json.dumps(predictor.codec.options))  # tuples become lists
-        config |= {"fit": predictor.fit_to, "maps_at": predictor.maps_at, "codec": options,
-                   "precision": predictor.precision}  # fmt: skip
+        # what the file itself says need not be said again; tuples become lists
+        options, recorded = json.loads(json.dumps([predictor.codec.options, predictor.metadata["codec"]["options"]]))
+        changed = {name: value for name, value in options.items() if name not in recorded or recorded[name] != value}
+        config |= {"fit": predictor.fit_to, "maps_at": predictor.maps_at, "codec": changed or None,
+                   "precision": predictor.precision,
+                   "scale_search": list(predictor.scales) if predictor.searches else None}  # fmt: skip
     return config
 
 
@@ -341,14 +359,6 @@ def _plain(content):
     if isinstance(content, (float, np.floating)):
         return float(content) if np.isfinite(content) else None
     return content
-
-
-def _check_nothing_else(**options) -> None:
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise ValueError(
-            f"the published rules say what {', '.join(given)} must be: leave out --{given[0]}, or use --rules=ours"
-        )
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:

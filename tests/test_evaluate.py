@@ -160,6 +160,9 @@ def test_the_config_repeats_an_evaluation(poles, tmp_path, dots_can_be_loaded, c
     card = json.loads((tmp_path / "a/run_card.json").read_text())
     assert card["codec_options"]["peak_threshold"] == 0.2 and card["maps_at"] == "image" and card["input_size"] == [64, 96]
     assert "maxDets= 20" in (tmp_path / "a/coco_output.txt").read_text()
+    assert command([*run[:3], "--limit=1", f"--out_dir={tmp_path / 'c'}", "--input_size=64"]) == 0
+    assert json.loads((tmp_path / "c/run_card.json").read_text())["input_size"] == [64, 64]
+    assert command([*run[:3], "--limit=1", "--input_size=[64,64,3]"]) == 1 and "[height,width]" in capsys.readouterr().err
     in_memory = evaluate(Predictor(dot_model()), poles / "poles.json", poles / "images", limit=1)
     assert in_memory.config["model"] is None, "which nobody can repeat without a file"
 
