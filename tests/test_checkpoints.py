@@ -318,6 +318,17 @@ class Dangerous:
         return (Path.touch, (Path(self.target),))
 
 
+class Shell:
+    def __reduce__(self):
+        return (os.system, ("exit",))
+
+
+def test_a_checkpoint_that_would_call_the_shell_says_so(tmp_path: Path):
+    torch.save({"state_dict": Shell()}, tmp_path / "shell.pth")
+    with pytest.raises(ValueError, match=r"shell.pth.*Python objects besides tensors \(\w+\.system\).*foreign code"):
+        load_trt_pose(tmp_path / "shell.pth")
+
+
 def test_a_checkpoint_never_runs_code(tmp_path: Path):
     Dangerous.target = str(tmp_path / "was_here")
     torch.save({"0.resnet.conv1.weight": Dangerous()}, tmp_path / "evil.pth")

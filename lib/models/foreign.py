@@ -61,7 +61,7 @@ def read_foreign(path: str | Path) -> Any:
                 why = "it is a web page, so the download got the site's answer instead of the file"
             elif start[8:10] == b'{"':
                 why = "it is a safetensors file; load_model and load_weights read ours, if the name ends in .safetensors"
-            elif found := re.search(r"Unsupported global: GLOBAL (\S+)|but got <class '(\S+)'>", str(error)):
+            elif found := re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)|but got <class '(\S+)'>", str(error)):
                 why = (f"it holds Python objects besides tensors ({found[1] or found[2]}), and opening those could run foreign code; "
                        "save `model.state_dict()` instead of the model")  # fmt: skip
             raise ValueError(f"{path} is not a checkpoint that can be opened: {why}") from error
