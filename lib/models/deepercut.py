@@ -67,12 +67,12 @@ class DeeperCut(nn.Module):
                  huber: bool = True, pretrained: bool | str = False):  # fmt: skip
         super().__init__()
         self.skeleton = skeleton
+        self.trunk = ResNet(units, width, layout)
         self.options: dict[str, Any] = {
             "units": list(units), "width": width, "layout": layout, "pairwise": pairwise, "intermediate": intermediate,
             "skip": skip, "pairwise_width": pairwise_width, "offset_weight": offset_weight, "pairwise_weight": pairwise_weight,
             "huber": huber, "pretrained": False,
         }  # fmt: skip
-        self.trunk = ResNet(units, width, layout)
         _check(self.options)
         k, deep = skeleton.num_keypoints, self.trunk.channels[3]
         counts = {"heatmaps": k, "offsets": 2 * k}

@@ -137,8 +137,8 @@ class MeanNormalise(nn.Module):
 
 
 def _check(units: Sequence[int], width: int, layout: str) -> None:
-    if len(units) != 4 or not all(type(count) is int and count > 0 for count in units):
-        raise ValueError(f"units are four numbers of 1 or more, one for each stage of the ResNet, got {list(units)}; ResNet-101 has "
+    if not isinstance(units, Sequence) or len(units) != 4 or not all(type(count) is int and count > 0 for count in units):
+        raise ValueError(f"units are four numbers of 1 or more, one for each stage of the ResNet, got {units}; ResNet-101 has "
                          f"{list(RESNETS[101])}")  # fmt: skip
     if type(width) is not int or width < 1:
         raise ValueError(
