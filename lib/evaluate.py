@@ -89,7 +89,8 @@ class Report:
         parts += [f"subset of {card['subset']}"] * ((card["subset"] or card["of_images"]) < card["of_images"])
         parts += [card["protocol"].replace("_", " ")] * (card["protocol"] != "all")
         parts += ["old decoder"] * card["old_decoder"]
-        parts += [("scale search " if card["scale_search"] else "scales ") + " ".join(f"{scale:g}" for scale in card["scales"])] * (card["scales"] != [1.0])
+        kind, factors = "scale search" if card["scale_search"] else "scales", " ".join(f"{s:g}" for s in card["scales"])
+        parts += [f"{kind} {factors}"] * (card["scales"] != [1.0])
         parts += ["flip test"] * card["flip_test"] + ["half a pixel added"] * card["half_pixel"]
         return ", ".join(parts)
 

@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,7 +12,9 @@ from lib.evaluate import evaluate
 from lib.metrics.pckh import THRESHOLDS
 from lib.models import NETWORKS
 from lib.predict import Predictor
-from tests.dots import DotNet, dot_model, write_poles
+from tests.dots import POLE, DotNet, dot_model, draw_poles, write_poles
+from tests.metrics.head_scenes import person, write_file
+from tests.part_dots import PartDots, part_model
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,28 @@ def test_the_report_has_the_curve(poles):
     report = evaluate(Predictor(dot_model(min_parts=2)), poles / "poles.json", poles / "images", limit=2, measure="pckh")
     assert report.curves["Total"].shape == THRESHOLDS.shape and (np.diff(report.curves["Total"]) >= 0).all()
     assert report.curves.keys() == {"top", "bottom", "Total"} and "pckh" in report.per_image[0]
+
+
+def test_one_person_with_a_scale_search(tmp_path, monkeypatch, capsys):
+    """DeeperCut's way with a crop: the place of the best score of each joint, at the size where the worst joint is best."""
+    monkeypatch.setitem(NETWORKS, "PartDots", PartDots)
+    (tmp_path / "images").mkdir()
+    poles = [(40, 20, 60), (70, 30, 70), (100, 15, 55)]
+    for i, pole in enumerate(poles, 1):
+        cv2.imwrite(str(tmp_path / f"images/{i}.jpg"), draw_poles((96, 128), [pole])[..., ::-1])
+    people = [[person({"top": (x, y0), "bottom": (x, y1)}, POLE, head_box=[x, y0, 6, 8])] for x, y0, y1 in poles]
+    write_file(tmp_path / "poles.json", people, POLE)
+    model = save_model(tmp_path / "parts.safetensors", part_model(single=True))
+    run = ["evaluate", str(model), f"--data_dir={tmp_path}", "--measure=pckh", f"--out_dir={tmp_path / 'a'}"]
+    assert command([*run, "--scale_search=[0.5,1]"]) == 0
+    printed = capsys.readouterr().out
+    assert lines_of(printed)[0] == "PCKh@0.5 in %, 3 people, our rules, 3 of 3 images, scale search 0.5 1"
+    assert strictly(tmp_path / "a/metrics.json")["metrics"]["Total"] == 1
+    assert strictly(tmp_path / "a/run_card.json")["scale_search"] is True
+    assert command(["evaluate", f"--config={tmp_path / 'a/config.yaml'}", "--out_dir=null"]) == 0
+    assert capsys.readouterr().out == printed
+    assert command([*run, "--rules=published", "--measure=coco", "--scale_search=[0.5,1]"]) == 1
+    assert "leave out --scale_search" in capsys.readouterr().err
 
 
 def test_nobody_found_is_a_table_too(poles, tmp_path):
