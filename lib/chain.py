@@ -86,7 +86,8 @@ def main(arguments: list[str]) -> int:
             if plain or (chosen.step is None and "steps" not in read_recipe(chosen.config)):
                 runs = [run(arguments, exit_on_error=True)]
             else:
-                runs = _train(Path(chosen.config), ROOT / chosen.out_dir, chosen.step or "all", others)
+                wanted = "all" if chosen.step is None else chosen.step
+                runs = _train(Path(chosen.config), ROOT / chosen.out_dir, wanted, others)
     except KeyboardInterrupt as stopped:
         if distributed.first_to_say("stopped"):
             print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)

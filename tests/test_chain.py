@@ -164,6 +164,12 @@ def test_command_line(recipe, tmp_path, capsys):
     assert main([*arguments, "--step", "1"]) == 1 and "leave --step out" in capsys.readouterr().err
 
 
+def test_a_step_without_its_number_is_not_all_of_them(capsys, tmp_path):
+    chain = ROOT / "lib/recipes/higherhrnet_mini_chain.yaml"
+    assert main(["train", "--config", str(chain), "--out_dir", str(tmp_path / "run"), "--step=", "--data.seed=x"]) == 1
+    assert "has no step '': choose 1 to 2, or all" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_recipes_with_steps_are_read_as_such(recipe, tmp_path):
     content = read_recipe(recipe)
     assert of_step(content, 3, recipe)["model"]["network"]["num_refinement_stages"] == 2
