@@ -166,7 +166,7 @@ class Experiment(Callback):
             yield
         except (MlflowException, OSError) as error:
             warnings.warn(f"MLflow at {self.address} does not answer ({error}); what it misses is sent after the next epoch, "
-                          f"and all of it lies in {self.out_dir}", stacklevel=2)  # fmt: skip
+                          f"and all of it lies in {self.out_dir}", stacklevel=3)  # fmt: skip
 
 
 def address_of(where: str) -> str:
