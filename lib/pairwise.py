@@ -65,7 +65,7 @@ def stats(recipe: str, *, out: Path, published: Path | None = None, scale: float
 
 
 def fit(model: Path, *, out: Path | None = None, config: str | None = None, data_dir: str | None = None,
-        published: Path | None = None, pictures: int = 500, per_picture: int = 20, penalty_c: float = 10.0, least: int = 50,
+        published: Path | None = None, pictures: int = 500, per_picture: int = 20, penalty_c: float = 1.0, least: int = 50,
         batch_size: int = 8, device: str = "cpu", seed: int = 0) -> Path:  # fmt: skip
     """Learn how probably two detections are of one person, from the network's own answers to training pictures.
 

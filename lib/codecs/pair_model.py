@@ -125,7 +125,7 @@ def draw_samples(maps: Mapping[str, np.ndarray], keypoints: np.ndarray, codec: P
     return _measured(maps, codec, found, edges[valid], rows[valid], same[valid])
 
 
-def fit_pair_model(samples: Samples, skeleton: Skeleton, rng: np.random.Generator, *, penalty_c: float = 10.0,
+def fit_pair_model(samples: Samples, skeleton: Skeleton, rng: np.random.Generator, *, penalty_c: float = 1.0,
                    least: int = 50) -> Fit:  # fmt: skip
     """A regression for every pair of keypoints, from as many samples of one person as of different ones.
 
@@ -134,7 +134,8 @@ def fit_pair_model(samples: Samples, skeleton: Skeleton, rng: np.random.Generato
         skeleton: its keypoints.
         rng: chooses which of too many are left out.
         penalty_c: C of the logistic regression, the larger the less its weights are held back; also the weight of the constant,
-            as liblinear does it. DeeperCut has 1e-3 (of about 100,000 samples).
+            as liblinear does it. DeeperCut has 1e-3, of some 100,000 samples; with few samples that is so little that nothing is
+            learnt, with enough of them the gentler probabilities may find a few more people.
         least: a pair with fewer samples of either kind gets no regression.
     """
     num_pairs = skeleton.num_keypoints * (skeleton.num_keypoints - 1) // 2
