@@ -62,6 +62,7 @@ class HeadScorer(ByName):
         image_ids: what is scored.
         people: {image id: its labelled people}, also those without a head box.
         headless: how many have none, and are not scored therefore.
+        grouped: whether the file has people with the key `group`.
 
     Args:
         annotations: the file.
@@ -86,6 +87,7 @@ class HeadScorer(ByName):
             raise ValueError("there is no image to score")
         self.people: dict[int, list[Labelled]] = {image_id: [] for image_id in self.image_ids}
         extras = read_extras(annotations)
+        self.grouped = any(person.group is not None for person in extras.values())
         for a in coco.annotations:
             if a.category_id == kind and a.image_id in self.people and not a.iscrowd:
                 person = _labelled(a, extras[a.id], scored)

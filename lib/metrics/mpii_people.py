@@ -106,7 +106,7 @@ class MpiiPeopleScorer(HeadScorer):
         groups: `groups_v12.mat` of the benchmark's evaluation toolkit, for a file of `python -m lib prepare mpii`.
 
     Raises:
-        ValueError: of `HeadScorer`, or the groups do not belong to the file.
+        ValueError: of `HeadScorer`, or the groups do not belong to the file, or none does to the images.
     """
 
     similarity = "pckh"
@@ -114,14 +114,15 @@ class MpiiPeopleScorer(HeadScorer):
     def __init__(self, annotations: str | Path, predicted: Skeleton, category: str | None = None,
                  image_ids: Iterable[int] | None = None, groups: str | Path | None = None):  # fmt: skip
         super().__init__(annotations, predicted, category, image_ids)
-        keyed = any(person.extras.group is not None for people in self.people.values() for person in people)
         if groups is not None:
             self.grouping, self.groups = f"groups of {Path(groups).name}", _from_file(self.people, annotations, groups)
-        elif keyed:
+        elif self.grouped:
             self.grouping, self.groups = "groups by the key `group`", _from_key(self.people)
         else:
             self.grouping = "every picture a group"
             self.groups = [Group(image_id, _with_head(people)) for image_id, people in self.people.items()]
+        if not self.groups:
+            raise ValueError(f"{annotations}: no group to score in its {len(self.people):,} pictures ({self.grouping})")
 
         self._averaged = [name for k, name in enumerate(self.keypoints)
                           if any(person.keypoints[k, 2] > 0 for group in self.groups for person in group.people)]  # fmt: skip
@@ -240,8 +241,6 @@ def _from_file(people: Mapping[int, Sequence[Labelled]], annotations: str | Path
             members = [by_rect[rect] for rect in rects if rect in by_rect]
             if _with_head(members) and not any(person.extras.single_person for person in members):
                 groups.append(_around(image_id, _with_head(members)))
-    if not groups:
-        raise ValueError(f"{path}: no group of several people in the {len(people):,} pictures to score of {annotations}")
     return groups
 
 

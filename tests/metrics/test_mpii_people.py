@@ -130,6 +130,14 @@ def test_predictions_belong_to_the_group_they_lie_in(tmp_path):
     assert scorer.rules()[2] == "2 groups (groups by the key `group`)"
 
 
+def test_a_file_of_groups_stays_one_where_some_pictures_have_none(tmp_path):
+    people = [person({HIP: (100, 100)}, MPII14, group=1)], [person({HIP: (100, 100)}, MPII14)]
+    file = write_file(tmp_path / "some.json", people)
+    assert [group.image_id for group in MpiiPeopleScorer(file, MPII14).groups] == [1]
+    with pytest.raises(ValueError, match="no group to score in its 1 pictures"):
+        MpiiPeopleScorer(file, MPII14, image_ids=[2])
+
+
 def test_where_groups_overlap_the_nearer_middle_has_it(tmp_path):
     people = [person({HIP: (x, 100)}, MPII14, head_box=[x - 15, 80, 30, 40], group=x) for x in (100, 130)]
     scorer = MpiiPeopleScorer(write_file(tmp_path / "near.json", [people]), MPII14)
@@ -173,7 +181,7 @@ def test_groups_that_do_not_belong_to_the_file(tmp_path):
         file = write_file(tmp_path / "own.json", [people], ids=ids)
         with pytest.raises(ValueError, match=rf"counts MPII's 1 pictures .* image {ids[0]} of .*own\.json.* key `group`"):
             MpiiPeopleScorer(file, MPII14, groups=tmp_path / "groups.mat")
-    with pytest.raises(ValueError, match="no group of several people in the 1 pictures"):
+    with pytest.raises(ValueError, match=r"own\.json: no group to score in its 1 pictures \(groups of groups\.mat\)"):
         MpiiPeopleScorer(write_file(tmp_path / "own.json", [[known]]), MPII14, groups=tmp_path / "groups.mat")
     savemat(tmp_path / "other.mat", {"annolist": cell([NOTHING])})
     with pytest.raises(ValueError, match=r"other\.mat: no list `groups`"):
