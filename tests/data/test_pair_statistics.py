@@ -12,7 +12,14 @@ from scipy.io import loadmat, savemat
 from lib.codecs import parts_decode
 from lib.codecs.parts import PartsCodec
 from lib.data.dataset import CocoKeypoints
-from lib.data.pair_statistics import LEAST, NEVER_SEEN, of_training_set, pair_statistics, read_pair_stats, write_pair_stats
+from lib.data.pair_statistics import (
+    LEAST,
+    NEVER_SEEN,
+    of_training_set,
+    pair_statistics,
+    read_pair_stats,
+    write_pair_stats,
+)
 from lib.data.scaled import ScaledPictures, ScaleJitter
 from lib.data.synthetic import write_dataset
 from lib.skeleton import COCO17, Skeleton
