@@ -80,8 +80,8 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
             of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others; of part detectors
             (DeeperCut) `--codec.single=true`, `--codec.detection_threshold=0.2` and others.
         pictures: what is drawn, with commas between: "connections" (the people), "tags" (each keypoint's beside them),
-            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets" and "pairs" (of DeeperCut); files are
-            named after their kind.
+            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets", "pairs" and "graph" (of DeeperCut);
+            files are named after their kind.
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.

@@ -21,13 +21,13 @@ from lib.draw import (
 )
 from lib.people import apply_affine, invert_affine, pixels_to_cells
 from lib.predict.fitting import on_picture
-from lib.predict.painting_parts import offset_panels, pair_panels
+from lib.predict.painting_parts import graph_picture, offset_panels, pair_panels
 from lib.predict.predictor import Predictor
 from lib.predict.stream import Seen
 from lib.skeleton import Skeleton
 
 KINDS = {"connections": (), "tags": ("tags",), "heatmaps": ("heatmaps",), "fields": ("pafs",), "offsets": ("offsets",),
-         "pairs": ("pairwise",)}  # fmt: skip
+         "pairs": ("pairwise",), "graph": ("pairwise",)}  # fmt: skip
 """Kinds of pictures, and the maps each needs."""
 COLUMNS, PART_COLUMNS, SHEET_WIDTH = 6, 4, 1680  # of the pictures that show every map
 SHIFT = 4  # OpenCV draws at 1/16 pixel
@@ -66,7 +66,7 @@ class Painter:
     def __call__(self, seen: Seen) -> dict[str, np.ndarray]:
         """RGB uint8 pictures by kind. "connections" are drawn on the frame itself, last of all."""
         draw = {"connections": self.connections, "tags": self.tags, "heatmaps": self.heatmaps, "fields": self.fields,
-                "offsets": self.offsets, "pairs": self.pairs}  # fmt: skip
+                "offsets": self.offsets, "pairs": self.pairs, "graph": self.graph}  # fmt: skip
         drawn = {kind: draw[kind](seen) for kind in sorted(self.kinds, key=lambda kind: kind == "connections")}
         return {kind: drawn[kind] for kind in self.kinds}
 
@@ -119,24 +119,30 @@ class Painter:
 
     def offsets(self, seen: Seen) -> np.ndarray:
         """A panel for each keypoint: its heatmap, and arrows from sure cells to where their offsets say it is."""
-        picture, to_picture = self._part_panel(seen)
+        picture, to_picture = self._from_input(seen, SHEET_WIDTH / PART_COLUMNS / seen.image.shape[1])
         panels = offset_panels(picture, self._on_picture(seen, "heatmaps"), seen.answers[self._predictor.base],
                                self._predictor.codec, to_picture)  # fmt: skip
         return part_grid(panels, self._predictor.skeleton.keypoints, PART_COLUMNS)
 
     def pairs(self, seen: Seen) -> np.ndarray:
         """A panel for each keypoint: its detections, and arrows to where the person's other keypoints are said to be."""
-        picture, to_picture = self._part_panel(seen)
+        picture, to_picture = self._from_input(seen, SHEET_WIDTH / PART_COLUMNS / seen.image.shape[1])
         panels = pair_panels(picture, seen.answers[self._predictor.base], self._predictor.codec, to_picture)
         return part_grid(panels, self._predictor.skeleton.keypoints, PART_COLUMNS)
+
+    def graph(self, seen: Seen) -> np.ndarray:
+        """All detections over their frame, joined into people or suppressed."""
+        height = int(np.clip(seen.image.shape[0], LEAST_HEIGHT, MOST_HEIGHT))
+        picture, to_picture = self._from_input(seen, height / seen.image.shape[0])
+        return graph_picture(picture, seen.answers[self._predictor.base], self._predictor.codec, to_picture)
 
     def _panel(self, seen: Seen) -> np.ndarray:
         width = SHEET_WIDTH // COLUMNS
         return _scaled(seen.image, width / seen.image.shape[1])[0]
 
-    def _part_panel(self, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
-        """The picture at a panel's size, and the (2, 3) affine from the network's input to it."""
-        picture, to_picture = _scaled(seen.image, SHEET_WIDTH / PART_COLUMNS / seen.image.shape[1])
+    def _from_input(self, seen: Seen, factor: float) -> tuple[np.ndarray, np.ndarray]:
+        """The picture at another size, and the (2, 3) affine from the network's input to it."""
+        picture, to_picture = _scaled(seen.image, factor)
         back = invert_affine(seen.fitted.affines[self._predictor.base])
         linear = to_picture[:, :2] @ back[:, :2]
         return picture, np.column_stack([linear, to_picture[:, :2] @ back[:, 2] + to_picture[:, 2]])

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from lib.codecs import parts_decode, parts_detect, parts_pairs
+from lib.codecs import multicut, parts_decode, parts_detect, parts_pairs
 from lib.codecs.parts import PartsCodec
 from lib.draw import OUTLINE, heatmap_overlay, palette
+from lib.draw_graph import draw_graph
 from lib.people import apply_affine
 
 SHIFT = 4  # OpenCV draws at 1/16 pixel
@@ -67,6 +68,14 @@ def pair_panels(picture: np.ndarray, maps: Mapping[str, np.ndarray], codec: Part
             _dot(panel, place, colours[a])
         panels.append(panel)
     return panels
+
+
+def graph_picture(picture: np.ndarray, maps: Mapping[str, np.ndarray], codec: PartsCodec,
+                  to_picture: np.ndarray) -> np.ndarray:  # fmt: skip
+    """All detections and how they were cut into people, see `lib.draw_graph`; arguments as for `offset_panels`."""
+    graph = parts_decode.cut_graph(maps, codec)
+    places, weights = apply_affine(to_picture, graph.detections.places), multicut.cost(graph.probabilities)
+    return draw_graph(picture, places, graph.edges, weights, graph.labels, repelling=False)
 
 
 def _arrows(panel: np.ndarray, starts: np.ndarray, ends: np.ndarray, colours) -> None:

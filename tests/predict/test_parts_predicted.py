@@ -85,7 +85,7 @@ def test_offsets_and_pairs_are_drawn(tmp_path):
     predictor = Predictor(part_model())
     seen = next(watch(predictor, open_source(tmp_path / "poles.png"), overlap=False))
     frame = seen.image.copy()
-    drawn = Painter(predictor, ("offsets", "pairs", "heatmaps", "connections"))(seen)
+    drawn = Painter(predictor, ("offsets", "pairs", "graph", "heatmaps", "connections"))(seen)
     # a panel for each of the two keypoints
     assert drawn["offsets"].shape == drawn["pairs"].shape and drawn["offsets"].shape[1] == 2 * 420 + 4
     assert (drawn["connections"] != frame).any()
@@ -93,6 +93,7 @@ def test_offsets_and_pairs_are_drawn(tmp_path):
     for maps in blank.answers:
         for values in maps.values():
             values[:] = np.nan
+    assert drawn["graph"].shape == (480, 640, 3)
     without = Painter(predictor, ("offsets", "pairs"))(blank)
     # an arrow leads from the top of a pole to its bottom, right in the middle between them
     y, x = (int((value + 0.5) * 420 / 128) for value in (40, 40))
