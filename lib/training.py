@@ -1,8 +1,9 @@
 """Run a recipe: `python -m lib train --config lib/recipes/NAME.yaml [--data.batch_size=8 …] [--resume=true]`.
 
 A recipe has three parts, each checked key by key: `model` and `data` (see `lib.learner`; of a classifier, `lib.classify`) and
-`trainer` (Lightning's own options). An upstream trt_pose configuration (.json) is accepted in its place. Some are trained in
-several `steps`, one run each: see `lib.chain`. On several devices: `torchrun --standalone --nproc_per_node=N -m lib train …`.
+`trainer` (Lightning's own options). The original's configuration of trt_pose (.json) or DeeperCut (pose_cfg.yaml) is accepted in
+its place. Some are trained in several `steps`, one run each: see `lib.chain`. On several devices: `torchrun --standalone
+--nproc_per_node=N -m lib train …`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from lib.history import Curves, History
 from lib.learner import PoseData, PoseModule
 from lib.learning import Learner, fastest_precision
 from lib.models import CLASSIFIERS
+from lib.models.deepercut_recipe import is_pose_cfg, recipe_from_pose_cfg
 from lib.models.trt_pose_recipe import recipe_from_upstream
 from lib.preflight import preflight
 from lib.results import Results
@@ -210,6 +212,7 @@ def parse(arguments: list[str], exit_on_error: bool) -> _Cli:
                    auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
     if isinstance(cli.model, PoseModule):
         check_fit(cli.model, cli.datamodule)
+        cli.model.look_at(cli.datamodule)
     every, epochs = cli.config.trainer.check_val_every_n_epoch, cli.config.trainer.max_epochs
     if every and epochs and 0 < epochs < every:
         raise ValueError(f"trainer.max_epochs is {epochs}, but only every {every}th epoch is validated "
@@ -226,7 +229,7 @@ def check_fit(learner: PoseModule, data: PoseData) -> None:
 
 
 def read_recipe(path: str | Path) -> dict:
-    """What stands in a recipe, or the recipe which an upstream trt_pose configuration (.json) amounts to.
+    """What stands in a recipe, or the recipe which the original's configuration of trt_pose or DeeperCut amounts to.
 
     Raises:
         FileNotFoundError: no such file.
@@ -241,6 +244,8 @@ def read_recipe(path: str | Path) -> dict:
         content = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
+    if is_pose_cfg(content):
+        return recipe_from_pose_cfg(path)
     if not isinstance(content, dict) or not isinstance(content.get("steps", []), list):
         raise ValueError(f"{path} is not a recipe: it needs the keys model, data and trainer, and `steps` are a list")
     return content
@@ -289,7 +294,7 @@ def _with_plain_recipes(arguments: list[str], folder: Path) -> list[str]:
     for i, argument in enumerate(arguments[1:], start=1):
         if arguments[i - 1] == "--config" and Path(argument).is_file():
             content = read_recipe(argument)
-            if argument.endswith(".json") or "steps" in content or step is not None:
+            if "steps" in content or step is not None or content != yaml.safe_load(Path(argument).read_text()):
                 recipe = folder / f"{Path(argument).stem}.yaml"
                 recipe.write_text(yaml.safe_dump(of_step(content, step, argument), sort_keys=False))
                 arguments[i] = str(recipe)
