@@ -64,7 +64,7 @@ def stats(recipe: str, *, out: Path, published: Path | None = None, scale: float
     return Path(out)
 
 
-def fit(model: Path, *, out: Path | None = None, config: str | None = None, data_dir: str | None = None,
+def fit(model: Path, *, out: Path | None = None, recipe: str | None = None, data_dir: str | None = None,
         published: Path | None = None, pictures: int = 500, per_picture: int = 20, penalty_c: float = 1.0, least: int = 50,
         batch_size: int = 8, device: str = "cpu", seed: int = 0) -> Path:  # fmt: skip
     """Learn how probably two detections are of one person, from the network's own answers to training pictures.
@@ -75,7 +75,7 @@ def fit(model: Path, *, out: Path | None = None, config: str | None = None, data
     Args:
         model: .safetensors checkpoint of a DeeperCut network with pairwise maps.
         out: .safetensors to write; by default the model's own file is replaced.
-        config: recipe whose training pictures are taken.
+        recipe: whose training pictures are taken.
         data_dir: or a folder with annotations and images, as for training.
         published: or, instead of learning, a folder with spatial_model_cidx_A_B.mat of the published TensorFlow models.
         pictures: how many are looked at, drawn at random.
@@ -89,16 +89,16 @@ def fit(model: Path, *, out: Path | None = None, config: str | None = None, data
     Raises:
         ValueError: the model has no pairwise maps or other keypoints than the pictures, or no pair has enough samples.
     """
-    given = [source for source in (config, data_dir, published) if source is not None]
+    given = [source for source in (recipe, data_dir, published) if source is not None]
     if len(given) != 1:
-        raise ValueError("name exactly one of --config RECIPE, --data_dir FOLDER (training pictures to learn from) and "
+        raise ValueError("name exactly one of --recipe RECIPE, --data_dir FOLDER (training pictures to learn from) and "
                          f"--published FOLDER (.mat files), got {len(given)}")  # fmt: skip
     loaded = load_model(model)
     _check_pairs(loaded, model)
     if published is not None:
         rows, about = read_published(published, loaded.skeleton), {"published": str(Path(published).name)}
     else:
-        samples = sampled(loaded, _training_set(loaded, config, data_dir), pictures=pictures, per_picture=per_picture,
+        samples = sampled(loaded, _training_set(loaded, recipe, data_dir), pictures=pictures, per_picture=per_picture,
                           batch_size=batch_size, device=device, seed=seed)  # fmt: skip
         found = fit_pair_model(samples, loaded.skeleton, np.random.default_rng(seed), penalty_c=penalty_c, least=least)
         print(_summary(found, loaded.skeleton, least))
@@ -131,12 +131,12 @@ def sampled(model: Model, train_set: KeypointSamples, *, pictures: int = 500, pe
     return Samples.joined(found)
 
 
-def _training_set(model: Model, config: str | None, data_dir: str | None) -> KeypointSamples:
+def _training_set(model: Model, recipe: str | None, data_dir: str | None) -> KeypointSamples:
     """Whole training pictures of a recipe or a folder, with the model's keypoints."""
-    if config is not None:
-        train_set = load_recipe(config)[1].whole_pictures()
+    if recipe is not None:
+        train_set = load_recipe(recipe)[1].whole_pictures()
         if train_set.skeleton.keypoints != model.skeleton.keypoints:
-            raise ValueError(f"{config} has the keypoints {', '.join(train_set.skeleton.keypoints)}, the model "
+            raise ValueError(f"{recipe} has the keypoints {', '.join(train_set.skeleton.keypoints)}, the model "
                              f"{', '.join(model.skeleton.keypoints)}: fit it on pictures with its own")  # fmt: skip
         return train_set
     annotations, images = find_split(ROOT / data_dir, "train")

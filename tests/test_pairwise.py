@@ -142,6 +142,17 @@ def test_the_command_writes_the_model_with_regressions(poles, tmp_path, capsys):
     assert model.read_bytes() == out.read_bytes()
 
 
+def test_the_pictures_of_a_recipe_are_taken(poles, tmp_path, capsys):
+    data, model = poles
+    recipe = tmp_path / "dots.yaml"
+    recipe.write_text(f"""
+model: {{network: {{name: PartDots}}, codec: {{name: PartsCodec}}}}
+data: {{data_dir: {data}, input_size: [96, 128], mask_stride: 8, num_workers: 0}}
+""")
+    assert main(["pairwise-fit", str(model), "--recipe", str(recipe), "--least", "10"]) == 0
+    assert "1 of 1 pairs have a regression" in capsys.readouterr().out
+
+
 def test_too_few_samples_are_one_sentence(poles, capsys):
     data, model = poles
     before = model.read_bytes()
