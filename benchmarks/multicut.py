@@ -15,6 +15,7 @@ from lib.skeleton import COCO17, COCO18_NECK
 SIZE = (480, 640)
 PARTS = COCO17.num_keypoints
 NUM_INSTANCES = 50
+LIMIT_S = 60.0
 
 
 def main() -> None:
@@ -27,29 +28,31 @@ def main() -> None:
             print(
                 f"{people:2d} people, {name:9}  {n:4.0f} detections {m:6.0f} edges  {np.median(taken):6.1f} ms{bound}"
             )
-    for level, options, graphs in (
-        ("a good network", {}, GRAPHS),
-        ("a bad one", BAD, {"40 pairs": GRAPHS["40 pairs"]}),
-    ):
-        gaps, seconds = gaps_to_optimum(options, graphs)
-        print(f"{NUM_INSTANCES} crowds of 1 to 8, {level:14}  worst {gaps.max():.2f} %, mean {gaps.mean():.3f} % above the "
-              f"optimum, {(gaps < 1e-6).sum()} are optimal  (bound: 1 %); exact: median {np.median(seconds):.2f}, "
-              f"longest {seconds.max():.1f} s")  # fmt: skip
+    for level, options, graphs in (("good", {}, GRAPHS), ("bad", BAD, {"40 pairs": GRAPHS["40 pairs"]})):
+        gaps, seconds, unproven = gaps_to_optimum(options, graphs)
+        print(f"{len(gaps)} crowds of 1 to 8, {level} network: worst {gaps.max():.2f} %, mean {gaps.mean():.3f} % above the optimum, "
+              f"{(gaps < 1e-6).sum()} optimal  (bound: 1 %); exact: median {np.median(seconds):.2f} s, longest "
+              f"{seconds.max():.1f} s, {unproven} more not within {LIMIT_S:g} s")  # fmt: skip
     first = first_call_s("lib.codecs.multicut", "", "multicut(np.zeros(0), [], [])")
     print(f"first call after installation, compiling: {first:.1f} s; cached on disk from then on")
 
 
-def gaps_to_optimum(options: dict, graphs: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Of random crowds, graph after graph: how much dearer the local search's cut is, percent; seconds of the exact one."""
-    gaps, seconds = [], []
-    for i in range(NUM_INSTANCES):
-        pairs = list(graphs.values())[i // 8 % len(graphs)]
-        graph = people_graph(1 + i % 8, np.random.default_rng([99, i]), pairs, **options)
+def gaps_to_optimum(options: dict, graphs: dict) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of random crowds, graph after graph: how much dearer the local search's cut is, percent; seconds of the exact one; and how
+    many were left out because that took too long."""
+    gaps, seconds, number = [], [], 0
+    while len(gaps) < NUM_INSTANCES:
+        pairs = list(graphs.values())[number // 8 % len(graphs)]
+        graph = people_graph(1 + number % 8, np.random.default_rng([99, number]), pairs, **options)
+        number += 1
         start = time.perf_counter()
-        optimum = objective(*graph, solve_exact(*graph, time_limit=600))
+        try:
+            optimum = objective(*graph, solve_exact(*graph, time_limit=LIMIT_S))
+        except TimeoutError:
+            continue
         seconds.append(time.perf_counter() - start)
         gaps.append(100 * (objective(*graph, multicut(*graph)) - optimum) / abs(optimum))
-    return np.array(gaps), np.array(seconds)
+    return np.array(gaps), np.array(seconds), number - len(gaps)
 
 
 def nearest_pairs(count: int) -> list[tuple[int, int]]:
