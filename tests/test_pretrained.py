@@ -10,9 +10,11 @@ from lib.data.classes import write_classes
 from lib.data.synthetic import write_dataset
 from lib.evaluate import evaluate
 from lib.predict import Predictor
+from lib.prepare.crops import crops
 
 FILES = sorted((ROOT / "pretrained").glob("*_mini.safetensors"))
 CLASSIFIERS = [path for path in FILES if path.stem == "hrnet_mini"]
+SINGLE = [path for path in FILES if path.stem == "deepercut_single_mini"]
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +34,22 @@ def test_there_is_one_for_every_trained_system():
     assert {path.stem for path in FILES} == {path.stem for path in (ROOT / "lib/recipes").glob("*_mini.yaml")}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path not in CLASSIFIERS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in FILES if path not in CLASSIFIERS + SINGLE], ids=lambda path: path.stem)
 def test_shipped_model_is_as_good_as_its_row_says(path, people):
     assert quoted(path) >= 0.8
     report = evaluate(Predictor(path), people / "annotations/person_keypoints_val.json", people / "val")
     # another few people, another figure: but not by much
     assert report.metrics["AP"] > quoted(path) - 0.08
+
+
+@pytest.mark.parametrize("path", SINGLE, ids=lambda path: path.stem)
+def test_shipped_model_of_one_person_is_as_good_as_its_row_says(path, tmp_path):
+    folder = write_dataset(tmp_path / "mpii", num_train=1, num_val=40, figure="mpii", workers=1)
+    crops(folder, split="val", head=16)
+    found = folder / "crops"
+    report = evaluate(Predictor(path), found / "annotations/person_keypoints_val.json", found / "images", measure="pckh")
+    assert quoted(path) >= 0.85
+    assert report.metrics["Total"] > quoted(path) - 0.06
 
 
 @pytest.mark.parametrize("path", CLASSIFIERS, ids=lambda path: path.stem)
