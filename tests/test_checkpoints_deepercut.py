@@ -131,6 +131,15 @@ def test_our_own_files_carry_over_and_lose_or_gain_stages(tmp_path, dump):
         load_weights(DeeperCut(dot, **MINI), path)
 
 
+def test_one_person_s_network_goes_on_with_several(tmp_path):
+    alone = DeeperCut(ARM, **MINI, skip=True, pairwise=False)
+    path = save_model(tmp_path / "alone.safetensors", Model(alone, PartsCodec(ARM, pairwise=False, single=True), (64, 64), True))
+    several = DeeperCut(ARM, **MINI, skip=True, pairwise_width=6)
+    with pytest.warns(UserWarning, match="random weights remain for narrow.0, pairwise, skips.pairwise"):
+        load_weights(several, path)
+    torch.testing.assert_close(several.skips["heatmaps"].weight, alone.skips["heatmaps"].weight)
+
+
 def test_layouts_are_never_mixed(tmp_path, dump):
     model = load_deepercut(dump, ARM, intermediate=2)
     path, other = save_model(tmp_path / "arm.safetensors", model), DeeperCut(ARM, UNITS, WIDTH, intermediate=2)
