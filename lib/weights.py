@@ -75,7 +75,7 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, sour
 
     Raises:
         ValueError: tensors are missing, left over, or of another shape; the numbers and first names are quoted. Or all fit, but
-            mean something else in this network (`network.inseparable`).
+            mean something else in this network (`network.inseparable`), or hold NaN or infinity.
     """
     wanted, fresh = network.state_dict(), {}
     apart = [name for name in getattr(network, "inseparable", ()) if (options or network.options)[name] != network.options[name]]
@@ -89,6 +89,10 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, sour
     if report.missing or report.unused or report.mismatched:
         raise ValueError(f"{path} does not fit this {type(network).__name__}: "
                          f"{_differing(options or {}, network.options)}{report}")  # fmt: skip
+    broken = [key for key in report.loaded if not torch.isfinite(state[key]).all()]
+    if broken:
+        raise ValueError(f"{path}: {len(broken)} of its tensors hold NaN or infinity, the first is {broken[0]}: the training that "
+                         "wrote it had failed, take an earlier checkpoint")  # fmt: skip
     network.load_state_dict({key: state.get(key, value) for key, value in wanted.items()})
     if report.fresh or report.dropped_parts:
         warnings.warn(f"{path}: {report}{'; train before you trust them' if report.fresh else ''}", stacklevel=3)

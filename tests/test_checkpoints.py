@@ -176,6 +176,15 @@ def test_checkpoint_with_other_keypoints_than_the_data(tmp_path: Path):
     assert load_model(path, skeleton=COCO18_NECK).skeleton == COCO18_NECK
 
 
+def test_weights_that_are_not_numbers(tmp_path: Path):
+    model = make_model()
+    with torch.no_grad():
+        next(model.network.parameters()).view(-1)[3] = float("nan")
+    path = save_model(tmp_path / "model.safetensors", model)
+    with pytest.raises(ValueError, match=r"model.safetensors: 1 of its tensors hold NaN or infinity, the first is .*weight"):
+        load_model(path)
+
+
 def test_model_that_does_not_belong_together():
     network = TrtPose(COCO18_NECK, **MINI)
     with pytest.raises(ValueError, match=r"multiples of 32, got \(100, 64\)"):
