@@ -244,6 +244,7 @@ def test_onnx_files_of_others_are_refused(folder, report, tmp_path):
 def test_a_provider_that_is_not_there_is_an_error(folder, report, monkeypatch, capfd):
     # as on a machine with a GPU whose CUDA libraries do not fit: ONNX Runtime would go on with the CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RuntimeError, match="CUDAExecutionProvider.*CPUExecutionProvider"):
         Predictor(folder / "dots.onnx", device="cuda")
 
