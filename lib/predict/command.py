@@ -47,14 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
 def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bool = False, smooth: bool = False,
             show_ids: bool = True, min_score: float = 0.2, device: str = "cpu", batch_size: int = 4, flip_test: bool = False,
             scales: tuple[float, ...] | list[float] = (1.0,), scale_search: tuple[float, ...] | list[float] | None = None,
-            input_size: tuple[int, int] | list[int] | None = None,
-            fit: str = "model", maps_at: str = "input", codec: dict[str, Any] | None = None, pictures: str = "connections",
-            start: int = 0, stop: int | None = None, overwrite: bool = False) -> StageTimes:  # fmt: skip
+            input_size: tuple[int, int] | list[int] | None = None, fit: str = "model", maps_at: str = "input",
+            codec: dict[str, Any] | None = None, pictures: str = "connections", start: int = 0, stop: int | None = None,
+            overwrite: bool = False) -> StageTimes:  # fmt: skip
     """Find people in pictures, a video or a camera, draw them, and list them.
 
-    In the folder `out` are then the drawn pictures, or a video for each kind of them with the times of the original; `results.json`, COCO results in
-    which `image_id` is the number of the frame from 0; and `people.csv`, a row for each keypoint found. They are written frame
-    by frame, and whatever ends the run leaves them whole up to there.
+    In the folder `out` are then the drawn pictures, or a video of each kind with the times of the original; `results.json`, COCO
+    results with the number of the frame from 0 as `image_id`; and `people.csv`, a row for each keypoint found. They are written
+    frame by frame, and whatever ends the run leaves them whole up to there.
 
     Args:
         source: picture, folder (with its sub-folders), video, or camera:0.
@@ -68,20 +68,16 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         batch_size: frames per network call; a camera's go alone.
         flip_test: average with the mirror image (the flip of HigherHRNet's evaluation).
         scales: average the maps of the picture at these sizes, relative to the fitted one.
-        scale_search: of one person (`--codec.single=true`): read the picture at each of these sizes and take the pose whose worst
-            keypoint scores best.
+        scale_search: of one person (`--codec.single=true`) take the pose whose worst keypoint scores best among these sizes.
         input_size: height and width of the network's input, instead of the model's own; one number for both.
         fit: "model" fits pictures into the input; "height" and "short" give the height, or the shorter side, the input's
             and let the other side follow; "native" keeps the picture's size.
-        maps_at: read the people from the maps as they are ("input"), or enlarged to the "pixels" of the input, or to those of
-            the "image".
-        codec: decode options, each as `--codec.NAME=VALUE`. Of heatmaps and tags (HigherHRNet) the detection threshold
-            `--codec.detection_threshold=0.1`, the tag threshold `--codec.tag_threshold=1`, `--codec.refine=false` and others;
-            of part affinity fields `--codec.peak_threshold=0.1`, `--codec.link_threshold=0.1` and others; of part detectors
-            (DeeperCut) `--codec.single=true`, `--codec.detection_threshold=0.2` and others.
+        maps_at: read people from maps as they are ("input"), or enlarged to the input's "pixels", or those of the "image".
+        codec: decode options, each as `--codec.NAME=VALUE`, such as the detection threshold `detection_threshold=0.1` and the
+            tag threshold `tag_threshold=1` of heatmaps and tags (HigherHRNet), `peak_threshold` and `link_threshold` of part
+            affinity fields, `detection_threshold` and `single=true` of part detectors (DeeperCut).
         pictures: what is drawn, with commas between: "connections" (the people), "tags" (each keypoint's beside them),
-            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets", "pairs" and "graph" (of DeeperCut);
-            files are named after their kind.
+            "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets", "pairs" and "graph" (DeeperCut).
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.
@@ -97,16 +93,13 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     if start < 0 or (stop is not None and stop <= start):
         raise ValueError(f"frames {start} … {stop} are none: start counts from 0 and stop comes behind it")
     if input_size is not None and len(input_size) > 2:
-        raise ValueError(
-            f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}"
-        )
+        raise ValueError(f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}")
     opened = open_source(source, without=Path(out))
     predictor = Predictor(
         model, device, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
         codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
     )  # fmt: skip
-    kinds = [kind.strip() for kind in pictures.split(",") if kind.strip()]
-    painter = Painter(predictor, kinds, min_score, show_ids)
+    painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
     with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames:
         results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
