@@ -3,22 +3,28 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from lib import ROOT
+from lib import ROOT, files
+from lib.codecs.multicut import cost
+from lib.codecs.parts_decode import cut_graph
 from lib.data.augment import fit_affine, warp
 from lib.data.clip import render_clip
 from lib.data.synthetic import Scene, render
 from lib.draw import Trails, draw_people, heatmap_overlay, paf_overlay, save_gif
+from lib.draw_graph import draw_graph
+from lib.people import apply_affine, invert_affine
 from lib.predict import Predictor
 from lib.tracking import Tracker
 
 SIDE, SEED, INDICES = 288, 2024, (2, 4, 5, 8, 11, 13)
+CROWD = 8
 CLIP, CLIP_INPUT, CLIP_SEED, RATE = (216, 384), (256, 456), 3, 12.5
 
 
 def main() -> None:
-    for path in (people(), crossing()):
+    for path in (people(), crossing(), cut()):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1e6:.2f} MB")
 
 
@@ -46,6 +52,21 @@ def crossing() -> Path:
         drawn = draw_people(image, found, predictor.skeleton, min_score=0.2, by_track=True)
         frames.append(trails(drawn, found))
     return save_gif(ROOT / "docs/crossing.gif", frames, seconds_per_frame=1 / RATE, colours=128)
+
+
+def cut() -> Path:
+    """What was detected in a picture, how the graph of it was cut, and the people that these pieces are."""
+    predictor = Predictor(ROOT / "pretrained/deepercut_mini.safetensors")
+    image, _ = render(replace(Scene(), size=(SIDE, SIDE), supersample=4), SEED, CROWD)
+    affine = fit_affine(image.shape[:2], predictor.input_size)
+    graph = cut_graph(predictor.maps(warp(image, affine, predictor.input_size)[None])[0], predictor.codec)
+    found, limbs = graph.detections, [set(limb) for limb in predictor.skeleton.limbs]
+    drawn = [set(found.parts[edge]) in limbs for edge in graph.edges]  # all pairs would hide everything
+    places, weights = apply_affine(invert_affine(affine), found.places), cost(graph.probabilities)[drawn]
+    panels = [draw_graph(image, places, graph.edges[drawn], weights, labels) for labels in (None, graph.labels)]
+    panels.append(draw_people(image, predictor([image])[0], predictor.skeleton))
+    _, jpeg = cv2.imencode(".jpg", np.concatenate(panels, axis=1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return files.write(ROOT / "docs/cut.jpg", jpeg.tobytes())
 
 
 if __name__ == "__main__":
