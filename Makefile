@@ -19,7 +19,7 @@ workbook: data
 test: export OMP_NUM_THREADS ?= 2
 test: data
 	rm -rf build/notebooks
-	$(PYTHON) -m lib book --profile smoke --write_only build/notebooks
+	$(PYTHON) -m lib book --profile smoke --data_dir $(DATA) --write_only build/notebooks
 	$(PYTHON) -m pytest tests build/notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 lab: $(STAMP)

@@ -68,6 +68,8 @@ def _parameters(name, notebook):
     yield from (f"parameter {key} has no comment" for key, comment in comments.items() if not comment)
     if defaults.get("profile") != "workshop":
         yield 'there is no parameter profile = "workshop"'
+    if defaults.get("data_dir", "data/synthetic") != "data/synthetic":
+        yield "data_dir is the data set of people that `make workbook` gives to every notebook: call another kind otherwise"
     for key in ("data_dir", "out_dir"):
         if str(defaults.get(key, "")).startswith(("/", "~")):
             yield f"{key} is not relative to the repository"
