@@ -189,6 +189,7 @@ def test_the_good_notebook_has_no_problem():
         (lambda n: n.cells[1].update(source='profile = "workshop"'), "profile has no comment"),
         (lambda n: n.cells[1].update(source='profile = "smoke"  # x'), 'profile = "workshop"'),
         (lambda n: n.cells[1].update(source="a = 1  # x\nb = a + 1  # x"), "only `name = scalar`"),
+        (lambda n: n.cells[1].update(source='profile = "workshop"  # x\ndata_dir = "data/mine"  # x'), "call another kind"),
         (lambda n: n.cells[2].update(source="open('/home/me/x.jpg')"), "absolute path /home/"),
         (lambda n: n.cells[2].update(source="!pip install x"), "needs a network"),
         (lambda n: n.cells[2].update(source="input('ready?')"), "waits for a person"),
