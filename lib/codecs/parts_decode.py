@@ -19,6 +19,7 @@ import numpy as np
 from lib.codecs import multicut, parts_detect, parts_pairs
 from lib.codecs.checks import check_options
 from lib.codecs.parts_detect import Detections
+from lib.data.pair_statistics import NEVER_SEEN
 from lib.people import People
 from lib.skeleton import Skeleton
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 SOLVERS = ("local", "exact")
 SCORES = ("all", "found")
-NEVER_SEEN = (0.0, 0.0, 1.0, 1.0)
-"""Row of `pair_stats` of keypoints that were never labelled on one person: what the maps say of them means nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from lib.data.mpii import read_mat, write_mat
 from lib.skeleton import Skeleton
 
 NEVER_SEEN = (0.0, 0.0, 1.0, 1.0)
-"""Row of two keypoints that nobody has both of; the codec knows it by the same numbers and asks nothing of such a pair."""
+"""Row of two keypoints that nobody has both of: what maps say of them means nothing, and the codec does not ask."""
 LEAST = 1.0
 """No standard deviation is smaller, pixels: of a pair seen once it would be 0, and nothing can be measured in that."""
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lib.codecs import multicut, parts_decode, parts_detect, parts_pairs
 from lib.codecs.parts import PartsCodec
+from lib.data.pair_statistics import NEVER_SEEN
 from lib.draw import OUTLINE, heatmap_overlay, palette
 from lib.draw_graph import draw_graph
 from lib.people import apply_affine
@@ -60,7 +61,7 @@ def pair_panels(picture: np.ndarray, maps: Mapping[str, np.ndarray], codec: Part
         p = np.array([parts_pairs.pair_index(a, b, k) for b in ends], int)[:, None]
         told = np.stack([maps["pairwise"][2 * p, y, x], maps["pairwise"][2 * p + 1, y, x]], axis=-1)  # (K − 1, n, 2)
         ways = told * stats[a, ends, None, 2:] + stats[a, ends, None, :2]
-        seen = [tuple(row) != parts_decode.NEVER_SEEN for row in stats[a, ends]]
+        seen = [tuple(row) != NEVER_SEEN for row in stats[a, ends]]
         starts = apply_affine(to_picture, np.broadcast_to(found.centres[mine], ways.shape)[seen].reshape(-1, 2))
         tips = apply_affine(to_picture, (found.centres[mine] + ways)[seen].reshape(-1, 2))
         _arrows(panel, starts, tips, np.repeat(colours[ends[seen]], mine.sum(), axis=0))

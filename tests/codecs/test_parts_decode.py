@@ -8,8 +8,9 @@ import pytest
 
 from lib.codecs import parts_decode
 from lib.codecs.parts import PartsCodec
-from lib.codecs.parts_decode import NEVER_SEEN, PUBLISHED_PARTS, cut_graph, detections
+from lib.codecs.parts_decode import PUBLISHED_PARTS, cut_graph, detections
 from lib.codecs.parts_detect import spaced_maxima
+from lib.data.pair_statistics import NEVER_SEEN
 from lib.skeleton import Skeleton
 
 TRIO = Skeleton("trio", ("a", "b", "c"), ((0, 1), (1, 2)), (), (0.05,) * 3)
