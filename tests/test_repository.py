@@ -15,17 +15,17 @@ FLOORS = {
     "skeleton": 1, "people": 1, "weights": 1, "files": 1,
     "codecs": 2, "data": 2, "draw": 2, "draw_graph": 2, "skeleton_layout": 2, "metrics": 2,
     "exchange": 2, "doctor": 2, "prepare": 2, "tracking": 2,
-    "models": 3, "checkpoints": 3, "environment": 3,
+    "models": 3, "checkpoints": 3, "environment": 3, "detect": 4,
     "examples": 2, "metric_curves": 2, "model_summary": 2,
     "training": 4, "learning": 4, "distributed": 4, "history": 4, "results": 4, "experiments": 4, "classify": 4,
     "learner": 4, "pairwise": 4, "chain": 4, "preflight": 4, "predict": 4, "export": 4, "export_tensorrt": 4, "runtime": 4,
-    "parity": 4, "evaluate": 4, "annotate": 4,
-    "book": 5, "book_plan": 5, "book_kernel": 5, "book_report": 5, "book_math": 5, "__main__": 5,
+    "parity": 4, "evaluate": 4, "annotate": 4, "analysis": 4, "benchmark": 4, "compare": 4, "preannotate": 4,
+    "book": 5, "book_plan": 5, "book_kernel": 5, "book_report": 5, "book_math": 5, "sweep": 5, "student": 5, "__main__": 5,
 }  # fmt: skip
 MODULES = sorted((ROOT / "lib").rglob("*.py"))
 MAX_FILE_BYTES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12 * 2**20, 350, 60
 # lines of code: the method may not hide behind the data room, which has a quirk of some tool in every line
-DATA_ROOM, MAX_DATA_ROOM, MAX_METHOD = {"annotate", "doctor", "exchange", "prepare"}, 4500, 14500
+DATA_ROOM, MAX_DATA_ROOM, MAX_METHOD = {"annotate", "doctor", "exchange", "prepare"}, 4500, 17500
 
 
 def floor_name(path: Path) -> str:
