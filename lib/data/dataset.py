@@ -296,9 +296,11 @@ def collate(items: Sequence[dict]) -> dict[str, torch.Tensor]:
 
     Returns:
         images: (N, 3, H, W) uint8, channels_last in memory; keypoints: (N, P, K, 3); mask: (N, h, w);
-        image_ids: (N,) int64; affines: (N, 2, 3).
+        image_ids: (N,) int64; affines: (N, 2, 3); and where samples are numbered, since several may be of one picture,
+        samples: (N,) int64.
     """
-    return {
+    numbered = {"samples": torch.tensor([item["sample"] for item in items])} if "sample" in items[0] else {}
+    return numbered | {
         "images": _padded([item["image"].permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2),
         "keypoints": _padded([item["keypoints"] for item in items]),
         "mask": _padded([item["mask"] for item in items]),
