@@ -54,7 +54,7 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
     """Overfit a few training images without augmentation, with a copy of the network, and judge the people it then finds.
 
     The images are whole ones, as in validation, also where training cuts a sample out for every person: only so is it clear
-    whom the network should have found.
+    whom the network should have found. Only top-down networks get crops, of pictures with a single person.
 
     Args:
         learner, data: as for training; both stay untouched.
@@ -66,6 +66,8 @@ def preflight(learner: PoseModule, data: PoseData, images: int = 8, steps: int =
         target: AP50 on these images that counts as learnt.
     """
     dataset, coco = data.whole_pictures(), data.read_train()
+    if getattr(learner.codec, "per_person", False):
+        max_people = 1  # a sample shows one of them: the others of its picture would count as missed
     chosen = easy_images(coco, dataset.image_ids.tolist(), images, max_people, min_area)
     batch = collate([dataset[i] for i in chosen])
     report = Preflight(image_ids=batch["image_ids"].tolist(), inputs=batch["images"].permute(0, 2, 3, 1).numpy())
