@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from lib import export_tensorrt
+from lib.runtime import plan as runtime_plan
 from lib.checkpoints import file_sha256
 from lib.export import export_model, export_onnx
 from lib.models import NETWORKS
@@ -171,6 +172,7 @@ def gpu(monkeypatch):
     """The CPU, looking like a GPU to our own code."""
     stream = SimpleNamespace(cuda_stream=77, wait_stream=lambda other: None, synchronize=lambda: None)
     monkeypatch.setattr(export_tensorrt, "checked_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr(runtime_plan, "checked_device", lambda device: torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Toy GPU (8 GB)")
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
