@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from lib import export_tensorrt
-from lib.runtime import plan as runtime_plan
 from lib.checkpoints import file_sha256
 from lib.export import export_model, export_onnx
 from lib.models import NETWORKS
 from lib.parity import ParityError
 from lib.predict import Predictor
+from lib.runtime import plan as runtime_plan
 from tests.dots import DotNet, dot_model, draw_poles, write_poles
 
 IMAGES = [draw_poles((96, 128), [(20 + 10 * i, 20, 80)]) for i in range(5)]
