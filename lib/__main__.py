@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
     "classify": ("lib.classify.command", "main", "say what pictures show, with the five most probable classes as bars"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
+    "student": ("lib.student", "student", "the notebooks without the solutions of their exercises, for a workshop"),
     "book": ("lib.book", "command", "run the notebooks headless and write the report"),
 }
 
