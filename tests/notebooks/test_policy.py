@@ -11,9 +11,14 @@ import pytest
 
 from lib import ROOT
 from lib.book_plan import UsageError, read_parameters
+from lib.student import STUB, answered, exercises, without_solutions
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-CELLS, WORDS, LONGEST_P90 = (15, 35), (600, 1500), 20
+CELLS, WORDS, LONGEST_P90, EXERCISES = (15, 40), (600, 1500), 20, 2
+# their exercises are not yet in the form that checks itself
+OLD_FORM = {
+    "00", "01", "02", "03", "04", "05", "10", "11", "12", "13", "14", "15", "20", "21", "30", "40",
+}  # fmt: skip
 CLOSING = ("summary", "what can go wrong", "exercises")
 PROFILES = ("smoke", "workshop", "full")
 OTHER_MACHINE = r"(?<![\w./:<])/(?:home|work|root|tmp|usr|mnt|opt|var|Users|content)/|\b[A-Z]:\\"
@@ -28,7 +33,7 @@ def problems(name: str, notebook: nbformat.NotebookNode) -> list[str]:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     checks = (_names(name, notebook), _sizes(code, text), _parameters(name, notebook), _prose(text), _code(code))
-    return [problem for found in (*checks, _outputs(code), _exercises(notebook)) for problem in found]
+    return [problem for found in (*checks, _outputs(code), _exercises(name, notebook)) for problem in found]
 
 
 def _names(name, notebook):
@@ -118,13 +123,45 @@ def _outputs(code):
             yield f"code cell {cell.get('id')} keeps its output, so it also needs the tag nbval-check-output"
 
 
-def _exercises(notebook):
-    """Solutions stand below the heading Exercises, as cells tagged `solution` or folded in <details>."""
+def _exercises(name, notebook):
+    """Below the heading Exercises: text, a solution to find, a check that has been seen to say no (lib.student)."""
     headings = [re.search(r"^#+\s*exercises\b", cell.source.lower(), re.MULTILINE) for cell in notebook.cells]
     start = next((index for index, found in enumerate(headings) if found), len(headings))
-    below = notebook.cells[start:]
-    if not any("solution" in cell.metadata.get("tags", ()) or "<details" in cell.source for cell in below):
-        yield "the exercises have no solutions (cells tagged solution, or <details>)"
+    if name[:2] in OLD_FORM:
+        below = notebook.cells[start:]
+        if not any("solution" in cell.metadata.get("tags", ()) or "<details" in cell.source for cell in below):
+            yield "the exercises have no solutions (cells tagged solution, or <details>)"
+        return
+    try:
+        pairs = exercises(notebook, name)
+        without_solutions(notebook, name)
+    except ValueError as error:
+        yield str(error)
+        return
+    if len(pairs) < EXERCISES:
+        yield f"{len(pairs)} exercises check themselves, there should be {EXERCISES} (see lib/student.py)"
+    checks = [cell for cell in notebook.cells if "check" in cell.metadata.get("tags", ())]
+    yield from (f"cell {c.id} is tagged check, but no solution to find is above it" for c in checks
+                if all(c is not check for _, check in pairs))  # fmt: skip
+    for solution, check in pairs:
+        where = notebook.cells.index(solution)
+        if where <= start or notebook.cells[where - 1].cell_type != "markdown":
+            yield f"cell {solution.id}: the exercise is not told in the cell above, below the heading Exercises"
+        yield from _one_exercise(solution, check)
+
+
+def _one_exercise(solution, check):
+    wrong = solution.metadata.get("wrong", [])
+    if not wrong or not all(isinstance(answer, str) for answer in wrong):
+        yield f"cell {solution.id}: its metadata 'wrong' lists no answer that the check refuses"
+    for answer in (STUB, *wrong):
+        try:
+            ast.parse(answered(solution.source, answer))
+        except SyntaxError as error:
+            yield f"cell {solution.id} is no Python with the answer {answer!r}: {error.msg}"
+    asserts = [node for node in ast.walk(ast.parse(check.source)) if isinstance(node, ast.Assert)]
+    if not asserts or any(node.msg is None for node in asserts):
+        yield f"cell {check.id}: a check consists of asserts, each with a sentence that helps"
 
 
 def _without_code(source: str) -> str:
@@ -161,8 +198,11 @@ def good_notebook():
     cells += [
         markdown("## Summary"),
         markdown("## What can go wrong"),
-        markdown("## Exercises\n\n<details>42</details>"),
     ]
+    for number in range(2):
+        cells += [markdown("## Exercises"), code("a = None\n### BEGIN SOLUTION\na = 4\n### END SOLUTION")]
+        cells[-1].metadata.update(tags=["solution"], wrong=["a = 5"])
+        cells += [code("assert a == 4, f'four, not {a}'", metadata={"tags": ["check"]})]
     return nbformat.v4.new_notebook(
         cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     )
@@ -171,17 +211,17 @@ def good_notebook():
 def spoil(change):
     notebook = good_notebook()
     change(notebook)
-    return problems("10_title.ipynb", notebook)
+    return problems("99_title.ipynb", notebook)
 
 
 def test_the_good_notebook_has_no_problem():
-    assert problems("10_title.ipynb", good_notebook()) == []
+    assert problems("99_title.ipynb", good_notebook()) == []
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda n: n.cells.__setitem__(slice(2, 12), []), "7 cells"),
+        (lambda n: n.cells.__setitem__(slice(2, 12), []), "12 cells"),
         (lambda n: n.cells[0].update(source="# Title\n\n5 minutes"), "words of prose"),
         (lambda n: n.cells[0].update(source=n.cells[0].source.replace("minutes", "moments")), "how many minutes"),
         (lambda n: [c.update(source="a = 1\n" * 21 + "assert a") for c in n.cells[2:5]], "at most 20 lines"),
@@ -189,7 +229,10 @@ def test_the_good_notebook_has_no_problem():
         (lambda n: n.cells[1].update(source='profile = "workshop"'), "profile has no comment"),
         (lambda n: n.cells[1].update(source='profile = "smoke"  # x'), 'profile = "workshop"'),
         (lambda n: n.cells[1].update(source="a = 1  # x\nb = a + 1  # x"), "only `name = scalar`"),
-        (lambda n: n.cells[1].update(source='profile = "workshop"  # x\ndata_dir = "data/mine"  # x'), "call another kind"),
+        (
+            lambda n: n.cells[1].update(source='profile = "workshop"  # x\ndata_dir = "data/mine"  # x'),
+            "call another kind",
+        ),
         (lambda n: n.cells[2].update(source="open('/home/me/x.jpg')"), "absolute path /home/"),
         (lambda n: n.cells[2].update(source="!pip install x"), "needs a network"),
         (lambda n: n.cells[2].update(source="input('ready?')"), "waits for a person"),
@@ -197,8 +240,18 @@ def test_the_good_notebook_has_no_problem():
         (lambda n: n.cells[2].update(outputs=[nbformat.v4.new_output("stream", text="1")]), "has outputs"),
         (lambda n: n.cells[2].metadata.update(tags=["keep_output"]), "nbval-check-output"),
         (lambda n: n.cells[2].metadata.update(tags=["raises-exception"]), "try/except"),
-        (lambda n: n.cells[-1].update(source="## Exercises"), "have no solutions"),
-        (lambda n: n.cells[-2].update(source="## Trouble"), "What can go wrong"),
+        (lambda n: n.cells.__delitem__(slice(-3, None)), "1 exercises check themselves"),
+        (lambda n: n.cells[-2].metadata.update(wrong=[]), "lists no answer"),
+        (lambda n: n.cells[-2].metadata.update(wrong=["a = "]), "no Python with the answer"),
+        (lambda n: n.cells[-2].update(source="a = 4"), "no solution to find is above"),
+        (
+            lambda n: n.cells[-2].update(source=n.cells[-2].source.replace("END", "end")),
+            "one line '### BEGIN SOLUTION'",
+        ),
+        (lambda n: n.cells[-1].update(source="assert a == 4"), "each with a sentence"),
+        (lambda n: n.cells[-1].metadata.update(tags=[]), "the tag check"),
+        (lambda n: n.cells[-3].update(cell_type="raw"), "not told in the cell above"),
+        (lambda n: n.cells[-7].update(source="## Trouble"), "What can go wrong"),
         (lambda n: n.cells[3].update(id=n.cells[4].id), "cells need ids"),
         (lambda n: n.metadata.kernelspec.update(name="conda-env"), "not python3"),
         (lambda n: [c.update(source=c.source.replace("assert", "print()#")) for c in n.cells], "asserts"),
