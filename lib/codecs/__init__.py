@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from lib.codecs.heatmap import HeatmapCodec
 from lib.codecs.paf import PafCodec
 from lib.codecs.parts import PartsCodec
 from lib.codecs.tags import TagsCodec
@@ -24,6 +25,7 @@ class Codec(Protocol):
     """Names of the maps that cannot be averaged over several scales of a picture: those of the base scale count."""
     wants_scales: bool
     """Whether `encode` takes them."""
+    # a codec that reads one person from the crop of a box also has `per_person = True`
 
     @property
     def options(self) -> dict:
@@ -52,4 +54,5 @@ class Codec(Protocol):
         """Maps of one image → people in pixels of the network's input."""
 
 
-CODECS: dict[str, type] = {"PafCodec": PafCodec, "PartsCodec": PartsCodec, "TagsCodec": TagsCodec}
+CODECS: dict[str, type] = {"PafCodec": PafCodec, "PartsCodec": PartsCodec, "TagsCodec": TagsCodec,
+                           "HeatmapCodec": HeatmapCodec}  # fmt: skip

@@ -23,7 +23,9 @@ from lib.models.deepercut import DeeperCut
 from lib.models.higherhrnet import HigherHRNet
 from lib.models.hrnet import HRNetClassifier
 from lib.models.lightweight_openpose import LightweightOpenPose
+from lib.models.topdown import TopDown
 from lib.models.trt_pose import TrtPose
 
-NETWORKS = {"TrtPose": TrtPose, "LightweightOpenPose": LightweightOpenPose, "HigherHRNet": HigherHRNet, "DeeperCut": DeeperCut}
+NETWORKS = {"TrtPose": TrtPose, "LightweightOpenPose": LightweightOpenPose, "HigherHRNet": HigherHRNet, "DeeperCut": DeeperCut,
+            "TopDown": TopDown}  # fmt: skip
 CLASSIFIERS = {"HRNetClassifier": HRNetClassifier}
