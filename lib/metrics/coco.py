@@ -59,6 +59,12 @@ class CocoScorer(ByName):
     Keypoints are matched by name, so that a model with a neck is scored on a file without one and the reverse. A `neck`
     beside COCO's own 17 keypoints was computed, not annotated: it is left out, as the published evaluations do.
 
+    Attributes:
+        keypoints, missing: see `ByName`.
+        sigmas: (K,) of the scored keypoints. twins: (K,) number of the mirror twin, or the keypoint's own.
+        image_ids: what is scored.
+        figures: {image id: its annotations as COCO's evaluation takes them}, with the scored keypoints alone.
+
     Args:
         coco: the annotations.
         predicted: skeleton of the predictions.
@@ -80,6 +86,8 @@ class CocoScorer(ByName):
         scored = [k for k, name in enumerate(truth.keypoints) if name not in computed]
         super().__init__(truth.keypoints, [truth.keypoints[k] for k in scored], predicted)
         self.sigmas = np.array([truth.sigmas[k] for k in scored])
+        self.twins = np.array([scored.index(twin) if (twin := truth.flip_index[k]) in scored else i
+                               for i, k in enumerate(scored)])  # fmt: skip
         self.image_ids = sorted({image.id for image in coco.images} if image_ids is None else set(image_ids))
         if not self.image_ids:
             raise ValueError("there is no image to score")
@@ -93,7 +101,7 @@ class CocoScorer(ByName):
         ids = set(self.image_ids)
         results = [r for r in results if r["image_id"] in ids]
         if not results:
-            exists = [any(low <= a["area"] < high for anns in self._by_image.values() for a in anns if not a["ignore"])
+            exists = [any(low <= a["area"] < high for anns in self.figures.values() for a in anns if not a["ignore"])
                       for low, high in ((0, np.inf), (32**2, 96**2), (96**2, np.inf))]  # fmt: skip
             there = [exists[0]] * 3 + exists[1:]
             return {name: 0.0 if found else -1.0 for name, found in zip(METRICS, there * 2)}
@@ -146,7 +154,7 @@ class CocoScorer(ByName):
         return rows
 
     def _match_image(self, image_id: int, predictions: list[np.ndarray]) -> dict:
-        annotations = [a for a in self._by_image.get(image_id, ()) if not a["ignore"]]
+        annotations = [a for a in self.figures.get(image_id, ()) if not a["ignore"]]
         truth = np.array([a["keypoints"] for a in annotations], float).reshape(-1, len(self.keypoints), 3)
         areas = np.array([a["area"] for a in annotations], float)
         found = self.select(np.array(predictions, float)) if predictions else np.zeros((0, len(self.keypoints), 3))
@@ -167,7 +175,7 @@ class CocoScorer(ByName):
 
     def _ground_truth(self, coco: CocoFile, scored: list[int]) -> COCO:
         ids = set(self.image_ids)
-        annotations, self._by_image = [], {}
+        annotations, self.figures = [], {}
         for a in coco.annotations:
             if a.image_id not in ids or a.category_id != self.category_id:
                 continue
@@ -178,7 +186,7 @@ class CocoScorer(ByName):
                    "keypoints": keypoints.ravel().tolist(),
                    "ignore": int(bool(a.iscrowd) or labelled == 0)}  # fmt: skip
             annotations.append(row)
-            self._by_image.setdefault(a.image_id, []).append(row)
+            self.figures.setdefault(a.image_id, []).append(row)
         images = [{"id": i.id, "width": i.width, "height": i.height, "file_name": i.file_name}
                   for i in coco.images if i.id in ids]  # fmt: skip
         categories = [{"id": self.category_id, "name": "scored"}]
