@@ -30,8 +30,8 @@ from lib.metrics.pckh import PEOPLE, THRESHOLDS
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
-from lib.predict.predictor import PUBLIC_SUFFIXES, public_model
 from lib.predict.published import check_published, has_old_decoder, published_predictor
+from lib.runtime import PUBLIC_SUFFIXES, public_model
 
 PROTOCOLS = ("all", "with_people")
 RULES = ("ours", "published")

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from lib.data.augment import fit_affine, reduced_affine, reduction_for, warp
-from lib.people import invert_affine, pixels_to_cells
+from lib.data.boxes import box_affine
+from lib.people import apply_affine, invert_affine, pixels_to_cells
 
 GREY = 128  # around pictures fitted by their height: what Lightweight OpenPose's normalisation turns into 0
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A picture as the network gets it: once for every scale, or for a top-down network a crop of every box.
+
+    Attributes:
+        inputs: (h, w, 3) RGB for each scale or box, uint8, or float32 where they were fitted by their height.
+        affines: (2, 3) original → input for each of them.
+        size: (H, W) of the original.
+        boxes: (P, 5) [x, y, width, height, score] of the crops; None where the whole picture is shown.
+    """
+
+    inputs: tuple[np.ndarray, ...]
+    affines: tuple[np.ndarray, ...]
+    size: tuple[int, int]
+    boxes: np.ndarray | None = None
 
 
 def fit_model(image: np.ndarray, input_size: tuple[int, int], keep_aspect_ratio: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +115,30 @@ def fit_native(image: np.ndarray, scale: float, multiple: int) -> tuple[np.ndarr
     shift = (scale - 1) / 2
     affine = np.array([[scale, 0, shift], [0, scale, shift]])
     return _averaged_and_warped(image, affine, size), affine
+
+
+def fit_box(image: np.ndarray, box: np.ndarray, input_size: tuple[int, int], padding: float,
+            cells: str) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """The crop around a box, black beyond the picture; a part several times too large is averaged down first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box, input_size, padding, cells: see `box_affine`.
+
+    Returns:
+        (*input_size, 3) uint8, and the (2, 3) affine original → input.
+    """
+    affine = box_affine(box, input_size, padding, cells=cells)
+    # only what the crop shows is touched, and a pixel around it to interpolate with
+    height, width = input_size
+    corners = apply_affine(invert_affine(affine), np.array([[-1, -1], [width, height]]))
+    (left, top), (right, bottom) = np.floor(corners[0]).astype(int), np.ceil(corners[1]).astype(int) + 1
+    left, top = max(left, 0), max(top, 0)
+    part = image[top : max(bottom, 0), left : max(right, 0)]
+    if not part.size:
+        return np.zeros((*input_size, 3), np.uint8), affine
+    moved = np.column_stack([affine[:, :2], apply_affine(affine, np.array([left, top]))])
+    return _averaged_and_warped(part, moved, input_size), affine
 
 
 def maps_at_input(
@@ -213,7 +256,8 @@ def maps_at_image(
     return mean
 
 
-def on_picture(maps: np.ndarray, affine: np.ndarray, size: tuple[int, int], stride: int) -> np.ndarray:
+def on_picture(maps: np.ndarray, affine: np.ndarray, size: tuple[int, int], stride: int,
+               cells: Sequence[int] | None = None) -> np.ndarray:  # fmt: skip
     """Maps of the network's input, cut and moved so that their edges are those of the picture.
 
     Args:
@@ -221,17 +265,28 @@ def on_picture(maps: np.ndarray, affine: np.ndarray, size: tuple[int, int], stri
         affine: picture → input, without rotation.
         size: (H, W) of the picture.
         stride: pixels of the input per cell.
+        cells: [w', h'], with 0 where the maps say nothing; None for the values of their border there.
 
     Returns:
-        (C, h', w'), cells about as large as they were.
+        (C, h', w'), cells about as large as they were, if `cells` does not say otherwise.
     """
     scale = np.diag(affine[:, :2]) / stride  # cells per pixel, x and y
-    cells = [max(1, round(n * s)) for n, s in zip(size[::-1], scale)]
+    border = cv2.BORDER_REPLICATE if cells is None else cv2.BORDER_CONSTANT
+    cells = cells or [max(1, round(n * s)) for n, s in zip(size[::-1], scale)]
     pixels = np.array(size[::-1]) / cells  # of the picture per new cell
     shift = affine[:, :2] @ ((pixels - 1) / 2) + affine[:, 2]
     back = np.column_stack([np.diag(scale * pixels), pixels_to_cells(shift, stride)])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.stack([cv2.warpAffine(m, back, cells, flags=flags, borderMode=cv2.BORDER_REPLICATE) for m in maps])
+    return np.stack([cv2.warpAffine(m, back, cells, flags=flags, borderMode=border) for m in maps])
+
+
+def crops_on_picture(maps: Sequence[np.ndarray], fitted: Fitted, stride: int, channels: int) -> np.ndarray:
+    """Maps (C, h, w) of all crops on one picture, the highest where they overlap: (C, h', w') with a cell for each 4×4 pixels."""
+    cells = [-(-side // 4) for side in fitted.size[::-1]]
+    together = np.zeros((channels, *cells[::-1]), np.float32)
+    for crop, affine in zip(maps, fitted.affines):
+        np.maximum(together, on_picture(crop, affine, fitted.size, stride, cells), out=together)
+    return together
 
 
 def _averaged_and_warped(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:

@@ -24,7 +24,6 @@ import numpy as np
 
 from lib.draw import draw_people, heatmap_overlay, paf_overlay, tag_overlay
 from lib.people import People
-from lib.predict.fitting import on_picture
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Picture, Source, open_source
 from lib.predict.stages import STAGES, StageTimes, timed
@@ -66,6 +65,7 @@ class LiveView(widgets.VBox):
         tracker: gives ids, of which a copy is taken; None for a `Tracker` with its defaults.
         width: of the shown picture at most, pixels.
         rate: pictures per second that are sent to the browser at most; a slow connection wants less.
+        detect_every: of a top-down model, see `lib.predict.stream.watch`.
 
     Raises:
         FileNotFoundError, ValueError: the source cannot be opened.
@@ -81,13 +81,14 @@ class LiveView(widgets.VBox):
         *,
         width: int = 640,
         rate: float = 15.0,
+        detect_every: int = 1,
     ):
         self.source = _opened(source)
         stop_all()
         self._predictor = copy.copy(predictor)  # gets codecs of its own
         self._tracker = copy.deepcopy(tracker) if tracker else Tracker(predictor.skeleton)
         self._filter = self._tracker.smoothing
-        self._width, self._rate = width, rate
+        self._width, self._rate, self._detect_every = width, rate, detect_every
         self.frame: np.ndarray | None = None
         self.people, self.index, self.error = People.empty(predictor.skeleton.num_keypoints), -1, None
         self.times = StageTimes()
@@ -154,7 +155,7 @@ class LiveView(widgets.VBox):
         if self._stream is None:
             self._tracker.reset()
             self._moment = 0.0
-            self._stream = watch(self._predictor, self.source, start=self._start)
+            self._stream = watch(self._predictor, self.source, start=self._start, detect_every=self._detect_every)
         try:
             seen = next(self._stream, None)
         except BaseException:  # also an interrupted cell: the next step opens the source again
@@ -232,9 +233,7 @@ class LiveView(widgets.VBox):
 
     def _maps(self, name: str) -> np.ndarray:
         """Maps of the part of the network's input that is the picture."""
-        base = self._predictor.base
-        fitted, stride = self._seen.fitted, self._predictor.codec.strides[name]
-        return on_picture(self._seen.answers[base][name], fitted.affines[base], fitted.size, stride)
+        return self._predictor.on_picture(name, self._seen.answers, self._seen.fitted)
 
     def _read_again(self, change) -> None:
         """A slider was moved: other people from the same maps, unless the next frame comes anyway."""

@@ -20,7 +20,6 @@ from lib.draw import (
     track_colour,
 )
 from lib.people import apply_affine, invert_affine, pixels_to_cells
-from lib.predict.fitting import on_picture
 from lib.predict.painting_parts import graph_picture, offset_panels, pair_panels
 from lib.predict.predictor import Predictor
 from lib.predict.stream import Seen
@@ -92,7 +91,7 @@ class Painter:
 
     def heatmaps(self, seen: Seen) -> np.ndarray:
         """A panel for each keypoint's heatmap, with its highest value; with tags one for each of them below."""
-        skeleton, maps = self._predictor.skeleton, seen.answers[self._predictor.base]
+        skeleton, maps = self._predictor.skeleton, self._predictor.codec.strides
         k = skeleton.num_keypoints
         fine = "heatmaps_fine" if "heatmaps_fine" in maps else "heatmaps"
         heatmaps, picture = self._on_picture(seen, fine)[:k], self._panel(seen)
@@ -148,8 +147,7 @@ class Painter:
         return picture, np.column_stack([linear, to_picture[:, :2] @ back[:, 2] + to_picture[:, 2]])
 
     def _on_picture(self, seen: Seen, name: str) -> np.ndarray:
-        base, stride = self._predictor.base, self._predictor.codec.strides[name]
-        return on_picture(seen.answers[base][name], seen.fitted.affines[base], seen.fitted.size, stride)
+        return self._predictor.on_picture(name, seen.answers, seen.fitted)
 
     def _tags_of(self, seen: Seen) -> np.ndarray:
         """(P, K, E): tags at the people's keypoints, those of the nearest cell."""

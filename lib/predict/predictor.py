@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.checkpoints import Model, load_higherhrnet, load_lightweight_openpose, load_model, load_trt_pose
+from lib.checkpoints import Model
 from lib.codecs import CODECS
 from lib.data.augment import read_image
-from lib.export_tensorrt import TensorRTNetwork
-from lib.models.foreign import identify, read_foreign
+from lib.data.boxes import PADDING
+from lib.detect import SPECS, Detector
 from lib.people import People, invert_affine
+from lib.predict.detecting import detector_named
 from lib.predict.fitting import (
+    Fitted,
+    crops_on_picture,
     fit_height,
     fit_model,
     fit_native,
@@ -26,39 +27,23 @@ from lib.predict.fitting import (
     maps_at_image,
     maps_at_input,
     maps_at_pixels,
+    on_picture,
 )
 from lib.predict.stages import overlapped
-from lib.runtime import OnnxNetwork, TorchNetwork
+from lib.predict.topdown import fit_boxes, people_of_crops
+from lib.runtime import open_network
 from lib.skeleton import Skeleton
 
 LARGEST_SCALE = 8  # a percentage taken for a factor would ask for more memory than the machine has
-
-
-PUBLIC = {"trt_pose": load_trt_pose, "lightweight_openpose": load_lightweight_openpose, "higherhrnet": load_higherhrnet}
-"""Kinds of public files that can predict, and what reads them."""
-PUBLIC_SUFFIXES = (".pth", ".pt", ".tar")
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A picture as the network gets it, once for every scale.
-
-    Attributes:
-        inputs: (h, w, 3) RGB for each scale, uint8, or float32 where they were fitted by their height.
-        affines: (2, 3) original → input for each scale.
-        size: (H, W) of the original.
-    """
-
-    inputs: tuple[np.ndarray, ...]
-    affines: tuple[np.ndarray, ...]
-    size: tuple[int, int]
+INPUTS = 32  # crops that go through the network together at most, if there are not more pictures
 
 
 class Predictor:
     """People in images, from any file this workbook writes.
 
     `predictor(images)` does all; `fit`, `answers` and `people` are its three steps for who wants to time them, or to read
-    the same maps again with another `codec`.
+    the same maps again with another `codec`. A top-down model, whose codec reads one person at a time, has a step before:
+    `detect` says where people are, and what is fitted are crops around their boxes.
 
     Attributes:
         skeleton: what the keypoints are.
@@ -71,6 +56,8 @@ class Predictor:
         device, precision, flip_test, fit_to, maps_at: as asked for.
         scales: those asked for, or those of the scale search.
         searches: whether there is one.
+        detector: of a top-down model; may be replaced at any time.
+        padding: sides of a crop per side of its box, as trained.
 
     Args:
         model: `.safetensors` checkpoint, exported `.onnx`, TensorRT `.plan`, a public `.pth` of one of the kinds in `PUBLIC`,
@@ -95,6 +82,7 @@ class Predictor:
             every pixel and channel: half a gigabyte for 1080p.
         scale_search: of one person (a codec with `single`), instead of `scales`: the picture is read at each of these sizes, and
             the pose counts whose worst keypoint scores best (DeeperCut's Caffe demo). Torch only.
+        detector: of a top-down model, and only of one: a `lib.detect.Detector`, or what `detector_named` opens.
 
     Raises:
         FileNotFoundError: no such file.
@@ -116,9 +104,10 @@ class Predictor:
         fit: Literal["model", "height", "short", "native"] = "model",
         maps_at: Literal["input", "pixels", "image"] = "input",
         scale_search: Sequence[float] | None = None,
+        detector: Detector | str | Path | None = None,
     ):
         self.source: Path | None = None if isinstance(model, Model) else Path(model)
-        self._network = _opened(model, device, precision, input_size, threads)
+        self._network = open_network(model, device, precision, input_size, threads)
         self.metadata: dict = self._network.metadata
         self.provider: str = self._network.provider
         self.device, self.precision = device, precision
@@ -128,7 +117,10 @@ class Predictor:
         self.keep_aspect_ratio: bool = self.metadata["keep_aspect_ratio"]
         self.flip_test, self.scales, self.maps_at = flip_test, tuple(float(s) for s in scale_search or scales), maps_at
         self.fit_to, self.searches = fit, bool(scale_search)
+        self.padding: float = self.metadata["info"].get("box_padding", PADDING)
         self._check_options(both=self.searches and tuple(scales) != (1.0,))
+        self._check_detector(detector)
+        self.detector = detector_named(detector, device) if isinstance(detector, (str, Path)) else detector
 
     def __call__(self, images: Sequence[np.ndarray | str | Path], batch_size: int = 8) -> list[People]:
         """Find the people of every image.
@@ -161,12 +153,38 @@ class Predictor:
                     yield self.people(answer, fitted)
                 bar.update(len(batch))
 
-    def fit(self, image: np.ndarray | str | Path) -> Fitted:
-        """Fit an image into the network's input, once for every scale.
+    @property
+    def per_person(self) -> bool:
+        """Whether the model is a top-down one: it sees people one by one, and needs a detector."""
+        return getattr(self.codec, "per_person", False)
+
+    def detect(self, image: np.ndarray | str | Path, path: str | Path | None = None) -> np.ndarray:
+        """The boxes (P, 5) [x, y, width, height, score] of an image's people, as the detector says.
+
+        Args:
+            image: array or path.
+            path: of the array, for detectors that look up what is annotated.
+        """
+        path = image if isinstance(image, (str, Path)) else path
+        return self.detector(_checked_image(image), path and Path(path))
+
+    def fit(self, image: np.ndarray | str | Path, boxes: np.ndarray | None = None) -> Fitted:
+        """Fit an image into the network's input, once for every scale, or for a top-down model each of its boxes.
+
+        Args:
+            image: array or path.
+            boxes: (P, 5) of a top-down model, in place of those that `detect` finds.
 
         Raises:
-            ValueError: no RGB uint8 image, or a damaged file.
+            ValueError: no RGB uint8 image, or a damaged file; no boxes, or boxes for a model that needs none.
         """
+        if self.per_person:
+            path, image = image, _checked_image(image)
+            if boxes is None:
+                boxes = self.detect(image, None if path is image else path)
+            return fit_boxes(image, boxes, self.input_size, self.padding, getattr(self.codec, "cells", "centres"))
+        if boxes is not None:
+            raise ValueError("boxes are for a top-down model; this one looks at the whole picture")
         image = _checked_image(image)
         if self.fit_to == "height":
             fits = [fit_height(image, self.input_size, scale, self._multiple) for scale in self.scales]
@@ -181,20 +199,26 @@ class Predictor:
         return Fitted(inputs, affines, image.shape[:2])
 
     def answers(self, batch: Sequence[Fitted]) -> list[list[dict[str, np.ndarray]]]:
-        """What the network says of each picture, at each scale: float32 maps (C, h, w), named as the codec wants them."""
-        answers: list[list] = [[] for _ in batch]
-        for scale in range(len(self.scales)):
-            inputs = [fitted.inputs[scale] for fitted in batch]
-            # pictures of different shapes go one by one
-            alike = len({pixels.shape for pixels in inputs}) == 1
-            for start in range(0, len(inputs), len(inputs) if alike else 1):
-                stack = np.stack(inputs[start:] if alike else inputs[start : start + 1])
-                for i, maps in enumerate(self._run(stack), start):
-                    answers[i].append(maps)
-        return answers
+        """What the network says of each input of each picture: float32 maps (C, h, w), named as the codec wants them."""
+        inputs = [pixels for fitted in batch for pixels in fitted.inputs]
+        alike: dict[tuple, list[int]] = {}
+        for i, pixels in enumerate(inputs):
+            alike.setdefault(pixels.shape, []).append(i)
+        answers: list = [None] * len(inputs)
+        most = max(len(batch), INPUTS)
+        # what has the same shape goes together, whatever picture it is of
+        for same in alike.values():
+            for start in range(0, len(same), most):
+                some = same[start : start + most]
+                for i, maps in zip(some, self._run(np.stack([inputs[i] for i in some]))):
+                    answers[i] = maps
+        rest = iter(answers)
+        return [[next(rest) for _ in fitted.inputs] for fitted in batch]
 
     def people(self, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> People:
-        """Read the people of one picture from the maps of its scales, in pixels of that picture."""
+        """Read the people of one picture from the maps of its scales or boxes, in pixels of that picture."""
+        if fitted.boxes is not None:
+            return people_of_crops(self.codec, answers, fitted)
         if not self.searches:
             return self._read(answers, fitted, self.base)
         alone = [Fitted((pixels,), (affine,), fitted.size) for pixels, affine in zip(fitted.inputs, fitted.affines)]
@@ -214,6 +238,13 @@ class Predictor:
         else:
             maps = maps_at_input(answers, fitted.affines, base, codec.strides, codec.own_scale)
         return codec.decode(maps).warped(invert_affine(fitted.affines[base]))
+
+    def on_picture(self, name: str, answers: Sequence[Mapping[str, np.ndarray]], fitted: Fitted) -> np.ndarray:
+        """Maps (C, h', w') of that name with the edges of the picture, to be drawn over it; of crops the highest values."""
+        stride = self.codec.strides[name]
+        if fitted.boxes is not None:
+            return crops_on_picture([maps[name] for maps in answers], fitted, stride, self.skeleton.num_keypoints)
+        return on_picture(answers[self.base][name], fitted.affines[self.base], fitted.size, stride)
 
     @property
     def base(self) -> int:
@@ -257,6 +288,19 @@ class Predictor:
         for start in range(0, len(images), batch_size):
             yield [self.fit(image) for image in images[start : start + batch_size]]
 
+    def _check_detector(self, detector: Detector | str | Path | None) -> None:
+        what = self.source or "this model"
+        if not self.per_person:
+            if detector is not None:
+                raise ValueError(f"{what} finds all people of a picture by itself: leave the detector out")
+            return
+        if detector is None:
+            raise ValueError(f"{what} reads one person at a time and needs a detector that says where people are: {SPECS}, or a "
+                             "model of this workbook that finds several people")  # fmt: skip
+        if self.searches or self.scales != (1.0,) or self.fit_to != "model" or self.maps_at != "input":
+            raise ValueError(f"{what} is a top-down model, which sees every person in a crop of one size: leave out scales, "
+                             "scale_search, fit and maps_at")  # fmt: skip
+
     def _check_options(self, both: bool) -> None:
         if self.fit_to not in ("model", "height", "short", "native"):
             raise ValueError(f"fit is {self.fit_to!r}; choose model, height, short or native")
@@ -278,19 +322,6 @@ class Predictor:
             else tuple(max(multiple, round(scale * side / multiple) * multiple) for side in self.input_size)
             for scale in self.scales
         ]
-
-
-def public_model(path: str | Path) -> Model:
-    """A public checkpoint of trt_pose, Lightweight OpenPose (with one refinement stage) or HigherHRNet.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another kind of file; the sentence says which.
-    """
-    kind, what = identify(read_foreign(path))
-    if kind not in PUBLIC:
-        raise ValueError(f"{path} cannot find people like this: {what}")
-    return PUBLIC[kind](path)
 
 
 def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
@@ -317,28 +348,6 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
         return CODECS[name](Skeleton(**metadata["skeleton"]), **{**recorded, **options})
     except TypeError as error:
         raise ValueError(f"{name} cannot work with {options}: {error}") from error
-
-
-def _opened(
-    model: Model | str | Path, device: str, precision: str, input_size: tuple[int, int] | None, threads: int | None
-):
-    if isinstance(model, Model):
-        return TorchNetwork(copy.deepcopy(model), device, precision, input_size)
-    path = Path(model)
-    if path.suffix not in (".safetensors", ".onnx", ".plan", *PUBLIC_SUFFIXES):
-        raise ValueError(f"{path}: a model is a .safetensors checkpoint, an exported .onnx, a TensorRT .plan or a public .pth, "
-                         f"not {path.suffix or 'this'!r}")  # fmt: skip
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no model {path}")
-    if path.suffix in PUBLIC_SUFFIXES:
-        return TorchNetwork(public_model(path), device, precision, input_size)
-    if path.suffix == ".safetensors":
-        return TorchNetwork(load_model(path), device, precision, input_size)
-    if precision != "fp32" or input_size is not None:
-        raise ValueError(
-            f"{path}: precision and input_size were fixed when this file was exported; export it anew to change them"
-        )
-    return OnnxNetwork(path, device, threads) if path.suffix == ".onnx" else TensorRTNetwork(path, device)
 
 
 def _checked_image(image: np.ndarray | str | Path) -> np.ndarray:

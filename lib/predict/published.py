@@ -12,7 +12,8 @@ from lib.codecs import Codec
 from lib.codecs.paf import PafCodec, lightweight_openpose_options
 from lib.codecs.tags import TagsCodec
 from lib.codecs.tags_decode import PUBLISHED_TAGS, THAWRO_TAGS
-from lib.predict.predictor import PUBLIC_SUFFIXES, Predictor, public_model
+from lib.predict.predictor import Predictor
+from lib.runtime import PUBLIC_SUFFIXES, public_model
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 Item = TypeVar("Item")
 
-STAGES = ("read", "prepare", "network", "decode", "track", "draw", "write")
+STAGES = ("read", "detect", "prepare", "network", "decode", "track", "draw", "write")
 REMEMBERED = 2000  # frames of which medians are taken: memory stays the same however long a video is
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from lib.people import People
-from lib.predict.predictor import Fitted, Predictor
+from lib.predict.fitting import Fitted
+from lib.predict.predictor import Predictor
 from lib.predict.sources import Source, open_source
 from lib.predict.stages import overlapped, timed
+from lib.predict.topdown import carried_boxes
+
+SURE = 0.3  # score of the keypoints by which people are followed between two detections
 
 
 @dataclass
@@ -48,6 +52,7 @@ def watch(
     stop: int | None = None,
     batch_size: int = 1,
     overlap: bool = True,
+    detect_every: int = 1,
 ) -> Generator[Seen, None, None]:
     """Find the people of every frame of a source, in order.
 
@@ -62,6 +67,9 @@ def watch(
         start, stop: frames start … stop − 1.
         batch_size: frames that go through the network together; a camera's go alone.
         overlap: work in three threads; the results are the same without.
+        detect_every: of a top-down model: its detector looks at each so many-th frame only (and where nobody is known). In between
+            people are looked for where they were in the frame before, which must be known first: frames then go one by
+            one, and nothing overlaps. Who enters is seen when the detector looks again.
 
     Raises:
         ValueError, OSError: of the source, behind the frames before.
@@ -69,14 +77,17 @@ def watch(
     source = source if hasattr(source, "frames") else open_source(source)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
-    ahead = overlapped if overlap else (lambda items: items)
-    batches = ahead(_fitted(predictor, source, start, stop, 1 if source.kind == "camera" else batch_size))
+    boxes = _Boxes(predictor, detect_every)
+    ahead = overlapped if overlap and detect_every == 1 else (lambda items: items)
+    alone = source.kind == "camera" or detect_every > 1
+    batches = ahead(_fitted(predictor, source, start, stop, 1 if alone else batch_size, boxes))
     answered = ahead(_answered(predictor, batches))
     moment = 0.0
     try:
         for seen in _each(answered):
             with timed(seen.seconds, "decode"):
                 seen.people = predictor.people(seen.answers, seen.fitted)
+            boxes.follow(seen)
             if tracker is not None:
                 moment = max(moment, seen.time)  # in a damaged video time may go back
                 with timed(seen.seconds, "track"):
@@ -87,8 +98,35 @@ def watch(
         answered.close()
 
 
+class _Boxes:
+    """Where to look for people in the next frame; None for a model that looks at all of it."""
+
+    def __init__(self, predictor: Predictor, every: int):
+        if every < 1 or (every > 1 and not predictor.per_person):
+            raise ValueError(f"detect_every is {every}; " + ("it counts frames and must be at least 1" if every < 1 else
+                             "only a top-down model has a detector: leave it out"))  # fmt: skip
+        self._predictor, self._every = predictor, every
+        self._age, self._known = 0, np.zeros((0, 5), np.float32)
+
+    def __call__(self, image: np.ndarray, path: Path | None, seconds: dict[str, float]) -> np.ndarray | None:
+        """Boxes (P, 5), and in `seconds` what finding them took."""
+        if not self._predictor.per_person:
+            return None
+        self._age += 1
+        if self._age < self._every and len(self._known):
+            return self._known
+        self._age = 0
+        with timed(seconds, "detect"):
+            return self._predictor.detect(image, path)
+
+    def follow(self, seen: Seen) -> None:
+        """Take note of the people of the last frame."""
+        if self._every > 1:
+            self._known = carried_boxes(seen.people, seen.fitted, SURE)
+
+
 def _fitted(
-    predictor: Predictor, source: Source, start: int, stop: int | None, batch_size: int
+    predictor: Predictor, source: Source, start: int, stop: int | None, batch_size: int, boxes: _Boxes
 ) -> Iterator[list[Seen]]:
     """Batches of frames, read and fitted."""
     frames = source.frames(start, stop)
@@ -103,8 +141,9 @@ def _fitted(
                 break
             seen = Seen(frame.index, frame.time, image, path=getattr(frame, "path", None), seconds=seconds)
             del frame
+            where = boxes(image, seen.path, seconds)
             with timed(seconds, "prepare"):
-                seen.fitted = predictor.fit(image)
+                seen.fitted = predictor.fit(image, where)
             batch.append(seen)
             if len(batch) == batch_size:
                 yield batch

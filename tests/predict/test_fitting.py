@@ -131,7 +131,7 @@ def test_options_that_cannot_be(monkeypatch):
 
         input_multiple = property(lambda self: None, lambda self, value: None)
 
-    monkeypatch.setattr("lib.predict.predictor.TorchNetwork", Fixed)
+    monkeypatch.setattr("lib.runtime.TorchNetwork", Fixed)
     Predictor(dot_model(), maps_at="image")
     for options in ({"fit": "height"}, {"scales": (1, 2)}):
         with pytest.raises(ValueError, match="has the size 96×128 fixed"):
