@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+try:
+    import fcntl
+except ImportError:  # Windows, where `locked` holds nothing
+    fcntl = None
+
 
 @contextmanager
 def beside(path: str | Path) -> Iterator[Path]:
@@ -33,6 +38,27 @@ def write(path: str | Path, content: bytes | str) -> Path:
     with beside(path) as writing:
         writing.write_bytes(content.encode() if isinstance(content, str) else content)
     return Path(path)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Hold a file or folder that exists; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        RuntimeError: another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"{path}: another process is writing it; wait for it or end it") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def relative(name: str) -> PurePosixPath:

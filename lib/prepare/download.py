@@ -21,7 +21,8 @@ from msgspec import Struct
 from tqdm.auto import tqdm
 
 from lib import files
-from lib.prepare.steps import locked, readable, require_space
+from lib.files import locked
+from lib.prepare.steps import readable, require_space
 
 CHUNK = 1 << 20
 

@@ -1,12 +1,8 @@
-"""What every preparation needs: a record of finished steps, room on the disk, and nobody else at the same work."""
+"""What every preparation needs: a record of finished steps, room on the disk, and sizes people can read."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -82,21 +78,3 @@ def readable(size: float) -> str:
             return f"{size:.1f} {unit}" if unit != "bytes" else f"{size} bytes"
         size /= 1000
     return f"{size:,.1f} GB"
-
-
-@contextmanager
-def locked(path: str | Path) -> Iterator[None]:
-    """Hold a file or folder that exists; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        RuntimeError: another process holds it.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"{path}: another process is writing it; wait for it or end it") from error
-        yield
-    finally:
-        os.close(handle)

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from lib.prepare.steps import Steps, locked, readable, require_space
+from lib.files import locked
+from lib.prepare.steps import Steps, readable, require_space
 from tests.prepare.killing import start, wait_for
 
 
