@@ -12,8 +12,9 @@ from lib.codecs import Codec
 from lib.codecs.paf import PafCodec, lightweight_openpose_options
 from lib.codecs.tags import TagsCodec
 from lib.codecs.tags_decode import PUBLISHED_TAGS, THAWRO_TAGS
-from lib.predict.predictor import Predictor
-from lib.runtime import PUBLIC_SUFFIXES, public_model
+from lib.detect import Detector
+from lib.predict.predictor import Predictor, codec_from_metadata
+from lib.runtime import PUBLIC_SUFFIXES, open_network, public_model
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def published_rules(codec: Codec, protocol: str = "all", old_decoder: bool = Fal
 
 def published_predictor(model: Model | str | Path, device: str = "cpu", *, scales: Sequence[float] = (1.0,),
                         flip_test: bool = False, old_decoder: bool = False, protocol: str = "all",
-                        input_size: tuple[int, int] | None = None) -> Predictor:  # fmt: skip
+                        input_size: tuple[int, int] | None = None,
+                        detector: Detector | str | Path | None = None) -> Predictor:  # fmt: skip
     """A predictor that finds people as the published evaluation of its method does.
 
     Lightweight OpenPose's (Osokin 2018, arXiv:1811.12004): pictures are 368 high and at least as wide, with grey beside them,
@@ -86,7 +88,7 @@ def published_predictor(model: Model | str | Path, device: str = "cpu", *, scale
     only good for comparing with published figures.
 
     Args:
-        model, device, flip_test: as for `Predictor`; Lightweight OpenPose's published figures are without flip test,
+        model, device, flip_test, detector: as for `Predictor`; Lightweight OpenPose's published figures are without flip test,
             HigherHRNet's with it.
         scales: the published multi-scale evaluations take 0.5, 1, 1.5, 2 (Lightweight OpenPose) and 0.5, 1, 2 (HigherHRNet).
         old_decoder, protocol: see `published_rules`.
@@ -98,7 +100,7 @@ def published_predictor(model: Model | str | Path, device: str = "cpu", *, scale
     source = None if isinstance(model, Model) else Path(model)
     if source is not None and source.suffix in (".safetensors", *PUBLIC_SUFFIXES):
         model = load_model(source) if source.suffix == ".safetensors" else public_model(source)
-    codec = model.codec if isinstance(model, Model) else Predictor(model, device).codec
+    codec = model.codec if isinstance(model, Model) else codec_from_metadata(open_network(model, device).metadata)
     rules = published_rules(codec, protocol, old_decoder)
     _check_scales(rules, scales)
     if None not in (input_size, rules.input_size) and tuple(input_size) != rules.input_size:
@@ -109,7 +111,7 @@ def published_predictor(model: Model | str | Path, device: str = "cpu", *, scale
                          f"and a {type(model.network).__name__} takes multiples of {model.network.input_multiple}: measure it "
                          "by rules='ours'")  # fmt: skip
     predictor = Predictor(model, device, flip_test=flip_test, input_size=rules.input_size or input_size, scales=scales,
-                          fit=rules.fit, maps_at=rules.maps_at)  # fmt: skip
+                          fit=rules.fit, maps_at=rules.maps_at, detector=detector)  # fmt: skip
     predictor.codec = dataclasses.replace(predictor.codec, **rules.options)
     predictor.source = source
     return predictor
