@@ -5,7 +5,6 @@ The same two classes serve every architecture and every skeleton; `lib.learning`
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import inspect
@@ -22,8 +21,9 @@ from lib import ROOT
 from lib.checkpoints import Model, save_model
 from lib.codecs import CODECS, Codec
 from lib.data.augment import Augment
+from lib.data.boxes import BoxAugment, PersonBoxes
 from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco, with_skeleton
-from lib.data.dataset import CocoKeypoints, collate
+from lib.data.dataset import CocoKeypoints, KeypointSamples, collate
 from lib.data.index import LabelIndex
 from lib.data.pair_statistics import of_training_set
 from lib.data.person_crops import CropAugment, PersonCrops
@@ -78,16 +78,16 @@ class PoseModule(Learner):
         maps = {name: m.float() for name, m in self.network(batch["images"].float()).items()}
         losses = self.network.loss(maps, targets)
         self.log_figures({"val_loss": sum(losses.values()), **{f"val_{name}": v for name, v in losses.items()}}, batch, "")
-        self._results |= results_by_image(decode(maps, self.codec), batch)
+        self._results |= results_by_sample(decode(maps, self.codec), batch)
 
     def on_validation_epoch_end(self) -> None:
-        # by image: the processes may have seen a few images twice between them
+        # by sample: the processes may have seen a few of them twice between them
         results, self._results = self._results, {}
         if self.trainer.world_size > 1:
             parts = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, results)
-            results = {image_id: found for part in parts for image_id, found in part.items()}
-        found = [row for image_id in sorted(results) for row in results[image_id]]
+            results = {sample: found for part in parts for sample, found in part.items()}
+        found = [row for sample in sorted(results) for row in results[sample]]
         for name, value in self.trainer.datamodule.scorer(found).items():
             self.log(name, value, prog_bar=name == self.best_by, rank_zero_only=False)
 
@@ -137,8 +137,10 @@ class PoseData(lightning.LightningDataModule):
             Instead of `neck`; by default what the annotations have.
         samples: "images" shows every training picture once an epoch, as a whole, fitted into the input; "scaled" so, too, but
             in its own size times a factor (see `lib.data.scaled`); "people" every main person once, in the middle of a crop
-            (see `lib.data.person_crops`). Validation always sees whole pictures, fitted into the input.
+            (see `lib.data.person_crops`). Validation sees whole pictures then, fitted into the input. "boxes" is for top-down
+            networks: every annotated person's box once, cut out to fill the input, in validation, too (see `lib.data.boxes`).
         crops: random geometry of "people".
+        boxes: random geometry of "boxes".
         scaled: random sizes of "scaled".
         input_size: height and width of the network's input.
         keep_aspect_ratio: pad instead of stretching.
@@ -161,8 +163,9 @@ class PoseData(lightning.LightningDataModule):
         category: str | None = None,
         neck: bool = False,
         skeleton: str | None = None,
-        samples: Literal["images", "people", "scaled"] = "images",
+        samples: Literal["images", "people", "scaled", "boxes"] = "images",
         crops: CropAugment | None = CropAugment(),
+        boxes: BoxAugment | None = BoxAugment(),
         scaled: ScaleJitter = ScaleJitter(),
         input_size: tuple[int, int] = (224, 224),
         keep_aspect_ratio: bool = True,
@@ -191,6 +194,9 @@ class PoseData(lightning.LightningDataModule):
         self._labels = labels = _viewed(LabelIndex.of(annotations), *self._view)
         if samples == "people":
             self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **shared)
+        elif samples == "boxes":
+            del shared["mask_unlabelled"]
+            self.train_set = PersonBoxes(labels, images, augment=boxes, limit=limit_train, **shared)
         elif samples == "scaled":
             del shared["input_size"]
             self.train_set = ScaledPictures(labels, images, augment=scaled, limit=limit_train,
@@ -200,19 +206,20 @@ class PoseData(lightning.LightningDataModule):
                                            unlabelled_pictures=unlabelled_pictures, **self._whole)  # fmt: skip
         annotations, images = _find(data_dir, "val", val_annotations, val_images)
         val_coco = _viewed(read_coco(annotations), *self._view)
-        self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **self._whole)
+        if samples == "boxes":
+            self.val_set = PersonBoxes(val_coco, images, limit=limit_val, **shared)
+        else:
+            self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **self._whole)
         self.skeleton = self.train_set.skeleton
         if self.val_set.skeleton.keypoints != self.skeleton.keypoints:
             raise ValueError(f"training annotations have {self.skeleton.num_keypoints} keypoints, validation annotations "
                              f"{self.val_set.skeleton.num_keypoints}: they must be the same")  # fmt: skip
         self.scorer = CocoScorer(val_coco, self.skeleton, category, self.val_set.image_ids.tolist())
 
-    def whole_pictures(self) -> CocoKeypoints:
+    def whole_pictures(self) -> KeypointSamples:
         """The training pictures as validation would show them, also where the samples are people."""
-        if isinstance(self.train_set, CocoKeypoints):
-            whole = copy.copy(self.train_set)
-            whole.augment = None
-            return whole
+        if isinstance(self.train_set, CocoKeypoints | PersonBoxes):
+            return self.train_set.still()
         return CocoKeypoints(self._labels, self.train_set.images, **self._whole)
 
     def read_train(self) -> CocoFile:
@@ -259,13 +266,14 @@ def decode(maps: Mapping[str, torch.Tensor], codec: Codec) -> list[People]:
 
 def to_results(people: list[People], batch: dict) -> list[dict]:
     """COCO results of the people of a batch, brought back to the pixels of the original images."""
-    return [row for rows in results_by_image(people, batch).values() for row in rows]
+    return [row for rows in results_by_sample(people, batch).values() for row in rows]
 
 
-def results_by_image(people: list[People], batch: dict) -> dict[int, list[dict]]:
-    """The same, by image id."""
-    rows = zip(people, batch["image_ids"].tolist(), batch["affines"].cpu().numpy(), strict=True)
-    return {image_id: people_to_results(found.warped(invert_affine(affine)), image_id) for found, image_id, affine in rows}
+def results_by_sample(people: list[People], batch: dict) -> dict[int, list[dict]]:
+    """The same, by the number of the sample, or where every picture is one, by its image id."""
+    numbers = batch.get("samples", batch["image_ids"]).tolist()
+    rows = zip(people, numbers, batch["image_ids"].tolist(), batch["affines"].cpu().numpy(), strict=True)
+    return {n: people_to_results(found.warped(invert_affine(affine)), image_id) for found, n, image_id, affine in rows}
 
 
 def construct(table: Mapping[str, type], what: str, options: Mapping[str, Any], first: Any):
