@@ -61,7 +61,7 @@ class CocoScorer(ByName):
 
     Attributes:
         keypoints, missing: see `ByName`.
-        sigmas: (K,) of the scored keypoints. twins: (K,) number of the mirror twin, or the keypoint's own.
+        skeleton: the scored keypoints. sigmas: (K,) theirs.
         image_ids: what is scored.
         figures: {image id: its annotations as COCO's evaluation takes them}, with the scored keypoints alone.
 
@@ -85,9 +85,11 @@ class CocoScorer(ByName):
         computed = {"neck"} if set(COCO17.keypoints) < set(truth.keypoints) else set()
         scored = [k for k, name in enumerate(truth.keypoints) if name not in computed]
         super().__init__(truth.keypoints, [truth.keypoints[k] for k in scored], predicted)
-        self.sigmas = np.array([truth.sigmas[k] for k in scored])
-        self.twins = np.array([scored.index(twin) if (twin := truth.flip_index[k]) in scored else i
-                               for i, k in enumerate(scored)])  # fmt: skip
+        place = {k: i for i, k in enumerate(scored)}
+        limbs, twins = ([(place[a], place[b]) for a, b in pairs if a in place and b in place]
+                        for pairs in (truth.limbs, truth.flip_pairs))  # fmt: skip
+        self.skeleton = Skeleton(truth.name, self.keypoints, limbs, twins, [truth.sigmas[k] for k in scored])
+        self.sigmas = np.array(self.skeleton.sigmas)
         self.image_ids = sorted({image.id for image in coco.images} if image_ids is None else set(image_ids))
         if not self.image_ids:
             raise ValueError("there is no image to score")

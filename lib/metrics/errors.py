@@ -25,6 +25,7 @@ import numpy as np
 
 from lib.metrics.coco import CocoScorer
 from lib.metrics.precision import THRESHOLDS, Scene, Tally, match, precision_at_recall, scenes_of, tally
+from lib.skeleton import Skeleton
 
 KINDS = ("good", "jitter", "inversion", "swap", "miss")
 FIXES = ("miss", "swap", "inversion", "jitter", "score", "false positive", "missed person")
@@ -76,7 +77,7 @@ class Errors:
     """The errors of a set of pictures.
 
     Attributes:
-        keypoints: names of those that are scored.
+        skeleton: the keypoints that are scored.
         pictures: everything in detail.
         tally: right and wrong predictions at `THRESHOLDS`.
         alone: {fix of `FIXES`: AP if this alone were fixed}. False positives and missed people are here those of `Judged`.
@@ -84,7 +85,7 @@ class Errors:
             without a partner at each threshold, so that the last figure is 1.
     """
 
-    keypoints: list[str]
+    skeleton: Skeleton
     pictures: list[Judged]
     tally: Tally
     alone: dict[str, float]
@@ -121,14 +122,14 @@ class Errors:
 
 def find_errors(scorer: CocoScorer, results: Sequence[Mapping]) -> Errors:
     """Judge COCO results (keypoints of the predicting skeleton)."""
-    pictures = [judge(scene, scorer.sigmas, scorer.twins) for scene in scenes_of(scorer, results)]
+    pictures = [judge(scene, scorer.sigmas, scorer.skeleton.flip_index) for scene in scenes_of(scorer, results)]
     whole = tally([p.scene for p in pictures], [p.similarity for p in pictures])
     alone = {fix: ap for fix, ap in _alone(pictures, whole, scorer.sigmas)}
-    return Errors(scorer.keypoints, pictures, whole, alone, dict(_in_turn(pictures, scorer.sigmas)))
+    return Errors(scorer.skeleton, pictures, whole, alone, dict(_in_turn(pictures, scorer.sigmas)))
 
 
 def judge(scene: Scene, sigmas: np.ndarray, twins: np.ndarray) -> Judged:
-    """Name the error of every keypoint in a picture; sigmas and twins (K,) as `CocoScorer` has them."""
+    """Name the error of every keypoint in a picture; (K,) sigmas and `flip_index` of a skeleton."""
     similarity = scene.similarity(sigmas)
     partners = match(similarity, scene.ignored, scene.crowd, np.array([SAME]))[0]
     kinds = np.full(scene.keypoints.shape[:2], -1)
