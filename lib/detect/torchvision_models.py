@@ -64,7 +64,7 @@ def _read(path: str | Path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever is not a file of weights fails in its own way
-        raise ValueError(f"{path}: not a file of weights: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{path}: not a file of weights: {' '.join(str(error).split())[:200]}") from error
 
 
 def _downloaded(published) -> dict:
