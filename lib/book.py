@@ -126,26 +126,31 @@ def _run_all(chapters: list[Chapter], run_dir: Path, manifest: dict, before: dic
             broken = [need for need in chapter.needs if need in records and records[need]["status"] != "ok"]
             kept = before.get(chapter.title)
             if broken:
-                record = _record(chapter, status="skipped", error={"message": f"skipped because {broken[0]} failed"})
+                record = record_of(chapter, status="skipped", error={"message": f"skipped because {broken[0]} failed"})
             elif kept and _still_good(chapter, kept, records):
                 record = {**kept, "kept": True}
             else:
-                record = _run(chapter, run_dir)
+                record = run_notebook(chapter, run_dir / chapter.title)
             records[chapter.title] = record
             _save(run_dir, manifest, before | records)
-            bar.write(_line(record))
+            bar.write(one_line(record))
             if record["status"] == "interrupted":
                 raise KeyboardInterrupt
 
 
-def _run(chapter: Chapter, run_dir: Path) -> dict:
-    folder = run_dir / chapter.title
+def run_notebook(chapter: Chapter, folder: Path) -> dict:
+    """Execute a notebook in a folder and make a page of it; whatever it breaks stands in the record, nothing is raised.
+
+    Returns:
+        What the manifest says about it: title, heading, sha256, overrides, needs, status ("ok", "failed" or "interrupted"),
+        started, parameters, seconds, results, error, and the paths of notebook and page from the folder's own folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # what an earlier attempt reported must not be taken for this one's
     (folder / "results.json").unlink(missing_ok=True)
     parameters = chapter.parameters_in(folder)
     executed = folder / chapter.path.name
-    record = _record(chapter, status="ok", started=_now(), parameters=parameters)
+    record = record_of(chapter, status="ok", started=_now(), parameters=parameters)
     start = time.perf_counter()
     try:
         execute_notebook(
@@ -157,17 +162,18 @@ def _run(chapter: Chapter, run_dir: Path) -> dict:
     except Exception as error:  # noqa: BLE001  whatever breaks one notebook, a dead kernel too, must not stop the others
         record.update(status="failed", error=_error(error))
     record["seconds"] = round(time.perf_counter() - start, 1)
-    record["notebook"] = f"{chapter.title}/{executed.name}"
+    record["notebook"] = f"{folder.name}/{executed.name}"
     try:
         record["results"] = _results(folder / "results.json")
     except ValueError as error:
         record.update(status="failed", error={"name": "ValueError", "message": str(error)})
     if executed.exists():
-        record["page"] = f"{chapter.title}/{notebook_page(executed).name}"
+        record["page"] = f"{folder.name}/{notebook_page(executed).name}"
     return record
 
 
-def _record(chapter: Chapter, **fields) -> dict:
+def record_of(chapter: Chapter, **fields) -> dict:
+    """What the manifest says about a notebook, with `fields` about this run of it."""
     return {"title": chapter.title, "heading": chapter.heading, "sha256": chapter.sha256,
             "overrides": chapter.overrides, "needs": chapter.needs, **fields}  # fmt: skip
 
@@ -198,7 +204,8 @@ def _results(path: Path) -> dict[str, object]:
     return results
 
 
-def _line(record: dict) -> str:
+def one_line(record: dict) -> str:
+    """What the terminal says when a notebook has ended, in colours if it is one."""
     sign, colour = SIGNS[record["status"]]
     text = f"{sign} {record['title']}"
     if record["status"] == "ok":

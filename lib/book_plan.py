@@ -75,7 +75,7 @@ def plan(
     if not paths:
         raise UsageError(f"no notebooks in {folder}")
     if profile not in PROFILES:
-        raise UsageError(f"profile {profile!r} is unknown{_nearest(profile, PROFILES)}")
+        raise UsageError(f"profile {profile!r} is unknown{nearest(profile, PROFILES)}")
     titles = [path.stem for path in paths]
     chosen = {_title(name, titles) for name in names} or set(titles)
     chapters = [_read(path, titles) for path in paths if path.stem in chosen]
@@ -137,7 +137,7 @@ def _title(name: str, titles: Sequence[str]) -> str:
     stem = Path(name).name.removesuffix(".ipynb")
     found = [title for title in titles if title == stem or title.split("_")[0] == stem]
     if len(found) != 1:
-        raise UsageError(f"notebook {name!r} is {'ambiguous' if found else 'unknown'}{_nearest(stem, found or titles)}")
+        raise UsageError(f"notebook {name!r} is {'ambiguous' if found else 'unknown'}{nearest(stem, found or titles)}")
     return found[0]
 
 
@@ -149,7 +149,7 @@ def _give(chapters: Sequence[Chapter], titles: Sequence[str], key: str, value: o
     if not takers:
         known = {name for chapter in owners for name in chapter.defaults}
         where = f"notebook {prefix}" if dot else "none of the chosen notebooks"
-        raise UsageError(f"{where} has {'no' if dot else 'the'} parameter {name!r}{_nearest(name, sorted(known))}")
+        raise UsageError(f"{where} has {'no' if dot else 'the'} parameter {name!r}{nearest(name, sorted(known))}")
     for chapter in takers:
         chapter.overrides[name] = _convert(value, chapter.defaults[name], f"{chapter.title}: {name}")
 
@@ -173,6 +173,7 @@ def _convert(value: object, default: object, where: str) -> object:
         raise UsageError(f"{where}: {value!r} is not of type {kind.__name__}, the default is {default!r}") from None
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the known one that looks like it, or all of them."""
     near = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean {near[0]!r}?" if near else f"; there is {', '.join(known) or 'none'}"

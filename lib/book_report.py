@@ -47,8 +47,15 @@ body main { max-width:60rem; margin:0 auto } .jp-RenderedHTMLCommon img, .jp-Out
 </style><p class="book-bar"><a href="../index.html">← all notebooks of this run</a></p>"""
 
 
-def write_report(run_dir: Path, manifest: dict) -> Path:
-    """Write `index.html` of a run from its manifest (see `book.main`) and the executed notebooks beside it."""
+def write_report(run_dir: Path, manifest: dict, heading: str = "Pose workbook", results: str | None = None) -> Path:
+    """Write `index.html` of a run from its manifest (see `book.main`) and the executed notebooks beside it.
+
+    Args:
+        run_dir: where it is written.
+        manifest: format, environment and records.
+        heading: of the page.
+        results: HTML of a table that stands above the notebooks, instead of the one of all metrics below them.
+    """
     records = manifest["notebooks"]
     count = {
         status: sum(r["status"] == status for r in records) for status in ("ok", "failed", "skipped", "interrupted")
@@ -57,17 +64,18 @@ def write_report(run_dir: Path, manifest: dict) -> Path:
     summary = ", ".join(f"{number} {status}" for status, number in count.items() if number) or "nothing has run yet"
     started = escape(manifest["started"][:16].replace("T", " "))
     body = [
-        "<h1>Pose workbook</h1>",
+        f"<h1>{escape(heading)}</h1>",
         f"<p class=soft>{started} · profile <b>{escape(manifest['profile'])}</b> · {summary} · {_duration(seconds)}</p>",
         *_failures(records),
+        results or "",
         "<h2>Notebooks</h2>",
         *(_article(run_dir, record) for record in records),
-        *_results_table(records),
+        *(_results_table(records) if results is None else ()),
         _environment(manifest),
     ]
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"<title>Pose workbook: {summary}</title><style>{STYLE}</style><main>{''.join(body)}</main></html>"
+        f"<title>{escape(heading)}: {summary}</title><style>{STYLE}</style><main>{''.join(body)}</main></html>"
     )
     return write(run_dir / "index.html", page)
 
@@ -161,7 +169,7 @@ def _results_table(records: list[dict]) -> list[str]:
     head = "".join(f"<th><a href='#{escape(r['title'])}'>{escape(r['title'])}</a></th>" for r in owners)
     rows = [
         f"<tr><td>{escape(metric)}</td>"
-        + "".join(f"<td class=number>{escape(_number(r['results'].get(metric)))}</td>" for r in owners)
+        + "".join(f"<td class=number>{escape(number_text(r['results'].get(metric)))}</td>" for r in owners)
         for metric in metrics
     ]
     return ["<h2>Results</h2><div class=wide><table><tr><th>metric</th>", head, "</tr>", *rows, "</table></div>"]
@@ -212,7 +220,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def _number(value: object) -> str:
+def number_text(value: object) -> str:
+    """A metric as it stands in a table; nothing for None."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
