@@ -8,6 +8,7 @@ most important of it in one line above the table.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import platform
@@ -25,17 +26,20 @@ from lib import ROOT, files
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_weights
 from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
+from lib.detect import box_ap
 from lib.metrics import CocoScorer, MpiiPeopleScorer, PckhScorer, coco_output, people_to_results
 from lib.metrics.pckh import PEOPLE, THRESHOLDS
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.people import People
 from lib.predict import Predictor
+from lib.predict.detecting import detector_named
 from lib.predict.published import check_published, has_old_decoder, published_predictor
 from lib.runtime import PUBLIC_SUFFIXES, public_model
 
 PROTOCOLS = ("all", "with_people")
 RULES = ("ours", "published")
 MEASURES = {"coco": CocoScorer, "pckh": PckhScorer, "mpii": MpiiPeopleScorer}
+DETECTOR_THRESHOLD = 0.05
 PEOPLE_PER_IMAGE = 20
 """COCO's score looks at the 20 surest of an image; what a bad network finds beyond is not kept."""
 
@@ -91,6 +95,8 @@ class Report:
         parts += ["old decoder"] * card["old_decoder"]
         kind, factors = "scale search" if card["scale_search"] else "scales", " ".join(f"{s:g}" for s in card["scales"])
         parts += [f"{kind} {factors}"] * (card["scales"] != [1.0])
+        if card["detector"]:
+            parts.append("ground-truth boxes" if card["detector"]["name"] == "truth" else f"boxes of {card['detector']['name']}")
         parts += ["flip test"] * card["flip_test"] + ["half a pixel added"] * card["half_pixel"]
         return ", ".join(parts)
 
@@ -116,7 +122,8 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
     """Predict and score one annotation file, by COCO's measure in memory that does not grow with what a network finds.
 
     Args:
-        predictor: the model with its settings; for the published rules one of `published_predictor`.
+        predictor: the model with its settings; for the published rules one of `published_predictor`. A top-down one brings its
+            detector, such as `TruthBoxes(annotations)`, whose boxes are scored as well.
         annotations: COCO keypoint file; its skeleton (and sigmas) may differ from the model's, keypoints pair by name.
         images: folder of the pictures.
         out_dir: where the files of `write_report` go; None writes nothing.
@@ -161,9 +168,12 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
     third = published.third if published else "score"
     everybody, results = {}, []
     paths = [Path(images) / image.file_name for image in chosen]
-    for image, found in zip(chosen, _predicted(predictor, paths, batch_size, most)):
+    noting, boxes = _noting(predictor)
+    for image, found in zip(chosen, _predicted(noting, paths, batch_size, most)):
         everybody[image.id] = found
         results += people_to_results(found, image.id, kind.id, half_pixel, third)
+    if card["detector"] and card["detector"]["name"] != "truth":
+        card["detector"]["boxes"] = box_ap({i.id: boxes[path] for i, path in zip(chosen, paths)}, coco, kind.name)
     report = _report(scorer, chosen, everybody, results, card, config)
     if out_dir is not None:
         write_report(report, out_dir, scorer.as_annotated(results))
@@ -179,6 +189,10 @@ def run_card(predictor: Predictor, annotations: str | Path, groups: str | Path |
         "provider": predictor.provider,
         "codec_options": predictor.codec.options,
         "old_decoder": has_old_decoder(predictor.codec),
+        "detector": predictor.detector and {
+            "name": predictor.detector.name, "licence": predictor.detector.licence,
+            "threshold": getattr(predictor.detector, "threshold", None),
+        },
         "flip_test": predictor.flip_test,
         "scales": list(predictor.scales),
         "scale_search": predictor.searches,
@@ -226,7 +240,8 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
          num_refinement_stages: int | None = None, input_size: int | list[int] | None = None, fit: str | None = None,
          maps_at: str | None = None, codec: dict[str, Any] | None = None, precision: str = "fp32", batch_size: int = 8,
          annotations: Path | None = None, images: Path | None = None, measure: str = "coco", people: str = "all",
-         groups: Path | None = None, scale_search: tuple[float, ...] | None = None) -> None:  # fmt: skip
+         groups: Path | None = None, scale_search: tuple[float, ...] | None = None, detector: str | None = None,
+         detector_threshold: float = DETECTOR_THRESHOLD) -> None:  # fmt: skip
     """Print the table of a model on a dataset: COCO's, or one of MPII's.
 
     Args:
@@ -261,6 +276,9 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         people: for pckh: "all", or only those who stand apart ("single"), as MPII's own table does.
         groups: for mpii: groups_v12.mat of its evaluation toolkit; left out, the key `group`, or every picture is one.
         scale_search: of one person (`--codec.single=true`): the best pose of these sizes of the picture.
+        detector: of a top-down model, where people are: "truth" (the annotated boxes), "whole" (one person fills the picture), the
+            .onnx of a YOLO, "torchvision:NAME", or a model of this workbook that finds several people.
+        detector_threshold: boxes with a lower score are left out; the sure ones are not enough for AP.
     """
     _check_measure(measure, rules, people, groups)
     annotations, images = _where(data_dir, split, annotations, images)
@@ -268,9 +286,10 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
     if sides is not None and len(sides) not in (1, 2):
         raise ValueError(f"input_size is [height,width], or one number for both, got {sides}")
     size = sides and (sides[0], sides[-1])
+    found_by = detector and detector_named(detector, device, threshold=detector_threshold, annotations=annotations)
     predictor = _predictor(
         _readable(model, num_refinement_stages), rules, old_decoder, protocol,
-        {"device": device, "flip_test": flip_test, "scales": scales, "input_size": size},
+        {"device": device, "flip_test": flip_test, "scales": scales, "input_size": size, "detector": found_by},
         {"fit": fit, "maps_at": maps_at, "codec": codec, "precision": None if precision == "fp32" else precision,
          "scale_search": scale_search},
     )  # fmt: skip
@@ -308,6 +327,9 @@ def _config(predictor: Predictor, annotations: str | Path, images: str | Path, *
               "flip_test": predictor.flip_test,
               "scales": [1.0] if predictor.searches else list(predictor.scales),
               "old_decoder": choices["rules"] == "published" and has_old_decoder(predictor.codec)}  # fmt: skip
+    if predictor.detector is not None:
+        config["detector"] = getattr(predictor.detector, "spec", predictor.detector.name)
+        config["detector_threshold"] = getattr(predictor.detector, "threshold", DETECTOR_THRESHOLD)
     stages = predictor.metadata["network"]["options"].get("num_refinement_stages")
     if stages is not None and source and source.suffix in (".safetensors", *PUBLIC_SUFFIXES):
         config["num_refinement_stages"] = stages
@@ -384,6 +406,18 @@ def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int, mos
     """The surest people of each image, or all of them; nothing else is kept."""
     for people in predictor.each(paths, batch_size, "evaluate"):
         yield people[np.sort(np.argsort(-people.scores, kind="stable")[:most])]
+
+
+def _noting(predictor: Predictor) -> tuple[Predictor, dict[Path, np.ndarray]]:
+    """The same predictor, and the boxes of every picture, which are noted down when its detector finds them."""
+    noting, boxes = copy.copy(predictor), {}
+
+    def detect(image: np.ndarray, path: Path) -> np.ndarray:
+        boxes[path] = predictor.detector(image, path)
+        return boxes[path]
+
+    noting.detector = detect
+    return noting, boxes
 
 
 def _per_image(images: Sequence[Image], matches: Sequence[dict], similarity: str) -> list[dict]:

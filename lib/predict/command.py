@@ -14,6 +14,8 @@ import jsonargparse
 import numpy as np
 from tqdm.auto import tqdm
 
+from lib.detect import THRESHOLD
+from lib.predict.detecting import detector_named
 from lib.predict.outputs import Results
 from lib.predict.painting import Painter
 from lib.predict.predictor import Predictor
@@ -49,7 +51,8 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
             scales: tuple[float, ...] | list[float] = (1.0,), scale_search: tuple[float, ...] | list[float] | None = None,
             input_size: tuple[int, int] | list[int] | None = None, fit: str = "model", maps_at: str = "input",
             codec: dict[str, Any] | None = None, pictures: str = "connections", start: int = 0, stop: int | None = None,
-            overwrite: bool = False) -> StageTimes:  # fmt: skip
+            overwrite: bool = False, detector: str | None = None, detector_threshold: float = THRESHOLD, detect_every: int = 1,
+            annotations: Path | None = None) -> StageTimes:  # fmt: skip
     """Find people in pictures, a video or a camera, draw them, and list them.
 
     In the folder `out` are then the drawn pictures, or a video of each kind with the times of the original; `results.json`, COCO
@@ -81,6 +84,11 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.
+        detector: of a top-down model, where people are: the .onnx of a YOLO, "torchvision:NAME", a model of this workbook that
+            finds several people, "whole" (one person fills the picture) or "truth".
+        detector_threshold: boxes with a lower score are left out.
+        detect_every: let the detector look at each so many-th frame only, and follow the people in between.
+        annotations: COCO file with the boxes of the detector "truth".
 
     Returns:
         What each stage took.
@@ -95,13 +103,17 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     if input_size is not None and len(input_size) > 2:
         raise ValueError(f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}")
     opened = open_source(source, without=Path(out))
+    found_by = detector and detector_named(detector, device, threshold=detector_threshold, annotations=annotations)
+    if found_by is not None and found_by.licence:
+        print(f"detector {found_by.name}, licence: {found_by.licence}", file=sys.stderr)
     predictor = Predictor(
-        model, device, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
+        model, device, detector=found_by, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
         codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
     )  # fmt: skip
     painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
-    with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size)) as frames:
+    with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size,
+                       detect_every=detect_every)) as frames:  # fmt: skip
         results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
         return _write_all(frames, painter, results, opened, _total(opened.length, start, stop))
 

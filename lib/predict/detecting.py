@@ -59,11 +59,13 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
         ValueError, FileNotFoundError, RuntimeError, OSError: of `open_detector` and `PoseDetector`.
     """
     path = Path(spec)
-    if path.suffix in (".safetensors", ".plan", *PUBLIC_SUFFIXES) and ":" not in str(spec):
-        return PoseDetector(path, device, threshold)
-    if path.suffix == ".onnx" and path.is_file() and METADATA_KEY in _metadata(path):
-        return PoseDetector(path, device, threshold)
-    return open_detector(spec, device, threshold=threshold, annotations=annotations)
+    ours = path.suffix in (".safetensors", ".plan", *PUBLIC_SUFFIXES) and not str(spec).startswith("torchvision:")
+    if ours or (path.suffix == ".onnx" and path.is_file() and METADATA_KEY in _metadata(path)):
+        detector = PoseDetector(path, device, threshold)
+    else:
+        detector = open_detector(spec, device, threshold=threshold, annotations=annotations)
+    detector.spec = str(path.resolve()) if path.is_file() else str(spec)  # for who wants to do the same again
+    return detector
 
 
 def _metadata(path: Path) -> dict[str, str]:
