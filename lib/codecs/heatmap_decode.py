@@ -32,7 +32,7 @@ def refined(heatmaps: np.ndarray, cells: np.ndarray, how: str, blur: int) -> np.
         blur: side of the smoothing kernel, cells, odd.
 
     Returns:
-        (K, 2) float32 x, y in cells. What would leave the map ends at its edge: noise may lead anywhere.
+        (K, 2) float32 x, y in cells. At most a cell beyond the map: noise may lead anywhere.
     """
     if how == "none":
         return cells.astype(np.float32)
@@ -40,10 +40,10 @@ def refined(heatmaps: np.ndarray, cells: np.ndarray, how: str, blur: int) -> np.
         steps = 0.25 * np.sign(_slopes(heatmaps, cells)) * _inside(heatmaps, cells, 2, 1).all(axis=1, keepdims=True)
     else:
         least, most = (1e-3, 50.0) if how == "udp" else (1e-10, np.inf)
-        logs = np.log(np.clip(_smoothed(heatmaps, blur), least, most))
+        # second differences of almost flat maps leave nothing of single precision
+        logs = np.log(np.clip(_smoothed(heatmaps, blur).astype(np.float64), least, most))
         steps = _newton_udp(logs, cells) if how == "udp" else _newton_dark(logs, cells)
-    edge = np.array(heatmaps.shape[:0:-1]) - 0.5
-    return np.clip(cells + np.where(np.isfinite(steps), steps, 0), -0.5, edge).astype(np.float32)
+    return np.clip(cells + np.where(np.isfinite(steps), steps, 0), -1, heatmaps.shape[:0:-1]).astype(np.float32)
 
 
 def _newton_dark(logs: np.ndarray, cells: np.ndarray) -> np.ndarray:
@@ -67,8 +67,7 @@ def _newton_udp(logs: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def _newton(slopes: np.ndarray, xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, epsilon: float) -> np.ndarray:
     """−H⁻¹·g of every map; not finite where the curvature has no inverse."""
-    xx, yy, xy = (values.astype(np.float64) + add for values, add in ((xx, epsilon), (yy, epsilon), (xy, 0.0)))
-    x, y = slopes.astype(np.float64).T
+    (x, y), xx, yy = slopes.T, xx + epsilon, yy + epsilon
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.stack([xy * y - yy * x, xy * x - xx * y], axis=1) / (xx * yy - xy**2)[:, None]
 
