@@ -20,11 +20,13 @@ import itertools
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-
-import nbformat
+from typing import TYPE_CHECKING
 
 from . import ROOT
 from .files import write
+
+if TYPE_CHECKING:
+    import nbformat  # imported where it is needed: proofs run `refuses` in kernels, which should not wait for it
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = "...  # your code here"
@@ -83,12 +85,14 @@ def with_proofs(notebook: nbformat.NotebookNode, name: str = "notebook") -> nbfo
     Raises:
         ValueError: an exercise is not marked as it should be.
     """
+    from nbformat.v4 import new_code_cell
+
     result = copy.deepcopy(notebook)
     for solution, check in exercises(result, name):
         where = f"{name}, cell {solution.get('id')}"
         answers = [answered(solution.source, answer, where) for answer in (STUB, *solution.metadata.get("wrong", ()))]
         source = f"from lib.student import refuses\n\nrefuses({check.source!r}, {answers!r}, globals())"
-        proof = nbformat.v4.new_code_cell(source, id=f"prove-{solution.id}")
+        proof = new_code_cell(source, id=f"prove-{solution.id}")
         result.cells.insert(result.cells.index(solution), proof)
     return result
 
@@ -155,6 +159,8 @@ def _tags(cell: nbformat.NotebookNode) -> Sequence[str]:
 
 
 def _read(path: Path) -> nbformat.NotebookNode:
+    import nbformat
+
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # noqa: BLE001  nbformat raises whatever its JSON and schema libraries raise
@@ -163,6 +169,8 @@ def _read(path: Path) -> nbformat.NotebookNode:
 
 def _put(path: Path, notebook: nbformat.NotebookNode, overwrite: bool) -> bool:
     """Write the file unless it has been edited since it was written here; False when it was kept for that reason."""
+    import nbformat
+
     cells = _fingerprint(notebook)
     if path.exists() and not overwrite:
         there = _read(path)
