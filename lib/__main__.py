@@ -30,10 +30,12 @@ COMMANDS = {
     "pairwise-fit": ("lib.pairwise", "fit", "learn which detections are of one person, from a DeeperCut model's own maps"),
     "evaluate": ("lib.evaluate", "main", "COCO AP, or MPII's PCKh or AP: table, results, run card of a model"),
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
+    "preannotate": ("lib.preannotate", "main", "a model annotates first, people correct: for CVAT and our own annotator"),
     "classify": ("lib.classify.command", "main", "say what pictures show, with the five most probable classes as bars"),
     "export": ("lib.export", "export_model", "ONNX or TensorRT, refused unless it finds the same people"),
     "student": ("lib.student", "student", "the notebooks without the solutions of their exercises, for a workshop"),
     "book": ("lib.book", "command", "run the notebooks headless and write the report"),
+    "sweep": ("lib.sweep.command", "main", "a notebook with many parameters, here or on a Dask cluster: resumed, one table"),
 }
 
 
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     function = getattr(import_module(module), function)
     try:
         # these read their own arguments, the others are plain functions, or several by name
-        own = command in ("train", "preflight", "predict", "classify", "book")
+        own = command in ("train", "preflight", "predict", "preannotate", "classify", "book")
         result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
     except (ValueError, KeyError, OSError, RuntimeError, ArithmeticError) as error:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
