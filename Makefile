@@ -1,30 +1,38 @@
-# workbook: everything, headless, with a report · test · lab: JupyterLab · bench: the figures of the README ·
+# workbook: everything, headless, with a report · test · lab: JupyterLab · student: notebooks without solutions ·
+# bench: the figures of the README ·
 # mlflow: the server that keeps trainings with --mlflow http://127.0.0.1:5000, and shows those with --mlflow local
 #   make workbook PROFILE=full DATA=/path/to/coco     (smoke: seconds, workshop: minutes, full: COCO and a GPU)
 PROFILE ?= workshop
 DATA    ?= data/synthetic
 PYTHON3 ?= python3
 PORT    ?= 5000
+JOBS    ?= 2
 ENV     := $(or $(CONDA_PREFIX),.venv)
 PYTHON  := $(ENV)/bin/python
 STAMP   := $(ENV)/.pose-workbook
 ROOTFUL := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: workbook test lab bench mlflow data clean
+.PHONY: workbook test lab student bench mlflow data clean
 
 workbook: data
 	$(PYTHON) -m lib book --profile $(PROFILE) --data_dir $(DATA)
 
 # a notebook's cells are tests too: parameterised copies, so that the notebooks themselves stay untouched
-test: export OMP_NUM_THREADS ?= 2
+# JOBS files at a time, a core each
+test: export OMP_NUM_THREADS ?= 1
 test: data
 	rm -rf build/notebooks
 	$(PYTHON) -m lib book --profile smoke --data_dir $(DATA) --write_only build/notebooks
-	$(PYTHON) -m pytest tests build/notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+	$(PYTHON) -m pytest tests build/notebooks -n $(JOBS) --dist loadfile \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 lab: $(STAMP)
 	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) --LabApp.news_url= \
 	    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks/00_start_here.ipynb
+
+# the notebooks without the solutions of their exercises, for those who are to find them
+student: $(STAMP)
+	$(PYTHON) -m lib student --out build/student
 
 bench: $(STAMP)
 	$(PYTHON) -m benchmarks
