@@ -133,12 +133,10 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
         limit: only the first so many images of those that are to be scored.
         batch_size: images per network call.
         subset: only so many images, chosen as Lightweight OpenPose does while training (250 there); see `val_subset`.
-        rules: "ours", or "published", see `lib.predict.published`: Lightweight OpenPose's, on all images, with 0.5 added to x
-            and y and 1 as third number of every keypoint found; or for heatmaps and tags HigherHRNet's on all images, and
-            thawro/pytorch-human-pose's on those with people.
+        rules: "ours", or "published": those of the method's authors, see `lib.predict.published`. (Of heatmaps and tags
+            HigherHRNet's on all images, and thawro/pytorch-human-pose's on those with people.)
         half_pixel: add 0.5 to x and y; None does what the rules say.
-        measure: "coco"; or where people have a head_box, MPII's: "pckh" (see `PckhScorer`) for single people, "mpii" (see
-            `MpiiPeopleScorer`) for several.
+        measure: "coco"; or where people have a head_box, MPII's: "pckh" for single people, "mpii" for several.
         people: for PCKh: "all", or only the "single" ones who stand apart.
         groups: for MPII's AP: groups_v12.mat; without it the people's key `group`, or every picture is one.
 
@@ -166,14 +164,12 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
                     measured=scorer.rules(), details=dict(scorer.card))  # fmt: skip
 
     third = published.third if published else "score"
-    everybody, results = {}, []
-    paths = [Path(images) / image.file_name for image in chosen]
     noting, boxes = _noting(predictor)
-    for image, found in zip(chosen, _predicted(noting, paths, batch_size, most)):
-        everybody[image.id] = found
-        results += people_to_results(found, image.id, kind.id, half_pixel, third)
-    if card["detector"] and card["detector"]["name"] != "truth":
-        card["detector"]["boxes"] = box_ap({i.id: boxes[path] for i, path in zip(chosen, paths)}, coco, kind.name)
+    paths = [Path(images) / image.file_name for image in chosen]
+    everybody = dict(zip([image.id for image in chosen], _predicted(noting, paths, batch_size, most)))
+    results = [r for i, found in everybody.items() for r in people_to_results(found, i, kind.id, half_pixel, third)]
+    if boxes and card["detector"]["name"] != "truth":
+        card["detector"]["boxes"] = box_ap(dict(zip(everybody, map(boxes.get, paths))), coco, kind.name)
     report = _report(scorer, chosen, everybody, results, card, config)
     if out_dir is not None:
         write_report(report, out_dir, scorer.as_annotated(results))
@@ -248,19 +244,16 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         model: .safetensors, .onnx or .plan file, or a public .pth of trt_pose, Lightweight OpenPose or HigherHRNet.
         data_dir: folder as data/README.md describes.
         split: train or val.
-        out_dir: also write coco_results.json, coco_output.txt, metrics.json, run_card.json and config.yaml there; with
-            --config=config.yaml the same is done again.
+        out_dir: also write results, figures and run card there, and a config.yaml: with --config=config.yaml the same again.
         category: name, where the file has several with keypoints.
         protocol: "all" images, or only those "with_people".
         limit: only the first so many images.
         device: cpu, cuda, cuda:1.
         flip_test: average with the mirrored image.
-        rules: "ours", or "published" for the evaluation of Lightweight OpenPose, or of HigherHRNet (with
-            --protocol=with_people of pytorch-human-pose).
+        rules: "ours", or "published": as the method's authors evaluate it (HigherHRNet, with_people, as pytorch-human-pose does).
         half_pixel: add half a pixel to x and y; left out, Lightweight OpenPose's published rules do and others do not.
         subset: only so many images, chosen as Lightweight OpenPose does (250).
-        scales: sizes of the picture whose maps are averaged; published are [0.5,1,1.5,2] for Lightweight OpenPose, [0.5,1,2]
-            for HigherHRNet.
+        scales: sizes of the picture whose maps are averaged; published: [0.5,1,1.5,2] (Lightweight OpenPose), [0.5,1,2] (HigherHRNet).
         old_decoder: with the published rules, Lightweight OpenPose's decoder of 2019.
         num_refinement_stages: leave out those after so many (the published figure of the third training step is with 1).
         input_size: [height,width] instead of the model's own, or one number for both.
@@ -276,20 +269,16 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         people: for pckh: "all", or only those who stand apart ("single"), as MPII's own table does.
         groups: for mpii: groups_v12.mat of its evaluation toolkit; left out, the key `group`, or every picture is one.
         scale_search: of one person (`--codec.single=true`): the best pose of these sizes of the picture.
-        detector: of a top-down model, where people are: "truth" (the annotated boxes), "whole" (one person fills the picture), the
-            .onnx of a YOLO, "torchvision:NAME", or a model of this workbook that finds several people.
+        detector: who finds people for a top-down model: "truth" (annotated boxes), "whole" (one person fills the picture), the
+            .onnx of a YOLO, "torchvision:NAME", a model of this workbook for several people.
         detector_threshold: boxes with a lower score are left out; the sure ones are not enough for AP.
     """
     _check_measure(measure, rules, people, groups)
     annotations, images = _where(data_dir, split, annotations, images)
-    sides = [input_size] if isinstance(input_size, int) else input_size
-    if sides is not None and len(sides) not in (1, 2):
-        raise ValueError(f"input_size is [height,width], or one number for both, got {sides}")
-    size = sides and (sides[0], sides[-1])
     found_by = detector and detector_named(detector, device, threshold=detector_threshold, annotations=annotations)
     predictor = _predictor(
         _readable(model, num_refinement_stages), rules, old_decoder, protocol,
-        {"device": device, "flip_test": flip_test, "scales": scales, "input_size": size, "detector": found_by},
+        {"device": device, "flip_test": flip_test, "scales": scales, "input_size": _size(input_size), "detector": found_by},
         {"fit": fit, "maps_at": maps_at, "codec": codec, "precision": None if precision == "fp32" else precision,
          "scale_search": scale_search},
     )  # fmt: skip
@@ -298,6 +287,13 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
                       subset=subset, rules=rules, half_pixel=half_pixel, measure=measure, people=people,
                       groups=groups)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
+
+
+def _size(input_size: int | list[int] | None) -> tuple[int, int] | None:
+    sides = [input_size] if isinstance(input_size, int) else input_size
+    if sides is not None and len(sides) not in (1, 2):
+        raise ValueError(f"input_size is [height,width], or one number for both, got {sides}")
+    return sides and (sides[0], sides[-1])
 
 
 def _predictor(network, rules: str, old_decoder: bool, protocol: str, common: dict, own: dict) -> Predictor:

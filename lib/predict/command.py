@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import jsonargparse
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.detect import THRESHOLD
+from lib.detect import THRESHOLD, Detector
 from lib.predict.detecting import detector_named
 from lib.predict.outputs import Results
 from lib.predict.painting import Painter
@@ -51,13 +51,12 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
             scales: tuple[float, ...] | list[float] = (1.0,), scale_search: tuple[float, ...] | list[float] | None = None,
             input_size: tuple[int, int] | list[int] | None = None, fit: str = "model", maps_at: str = "input",
             codec: dict[str, Any] | None = None, pictures: str = "connections", start: int = 0, stop: int | None = None,
-            overwrite: bool = False, detector: str | None = None, detector_threshold: float = THRESHOLD, detect_every: int = 1,
-            annotations: Path | None = None) -> StageTimes:  # fmt: skip
+            overwrite: bool = False, detector: str | None = None, detector_threshold: float = THRESHOLD,
+            detect_every: int = 1) -> StageTimes:  # fmt: skip
     """Find people in pictures, a video or a camera, draw them, and list them.
 
-    In the folder `out` are then the drawn pictures, or a video of each kind with the times of the original; `results.json`, COCO
-    results with the number of the frame from 0 as `image_id`; and `people.csv`, a row for each keypoint found. They are written
-    frame by frame, and whatever ends the run leaves them whole up to there.
+    Then `out` holds the drawn pictures, or videos with the times of the original; `results.json`, COCO results with the frame's
+    number from 0 as `image_id`; and `people.csv`, a row for each keypoint found: whole up to where a run ended, however.
 
     Args:
         source: picture, folder (with its sub-folders), video, or camera:0.
@@ -73,49 +72,55 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         scales: average the maps of the picture at these sizes, relative to the fitted one.
         scale_search: of one person (`--codec.single=true`) take the pose whose worst keypoint scores best among these sizes.
         input_size: height and width of the network's input, instead of the model's own; one number for both.
-        fit: "model" fits pictures into the input; "height" and "short" give the height, or the shorter side, the input's
-            and let the other side follow; "native" keeps the picture's size.
+        fit: "model" fits pictures into the input; "height" and "short" only that side of them; "native" keeps their size.
         maps_at: read people from maps as they are ("input"), or enlarged to the input's "pixels", or those of the "image".
-        codec: decode options, each as `--codec.NAME=VALUE`, such as the detection threshold `detection_threshold=0.1` and the
-            tag threshold `tag_threshold=1` of heatmaps and tags (HigherHRNet), `peak_threshold` and `link_threshold` of part
-            affinity fields, `detection_threshold` and `single=true` of part detectors (DeeperCut).
+        codec: decode options, each as `--codec.NAME=VALUE`: `detection_threshold` and `tag_threshold` of HigherHRNet,
+            `peak_threshold` and `link_threshold` of part affinity fields, `detection_threshold` and `single=true` of DeeperCut.
         pictures: what is drawn, with commas between: "connections" (the people), "tags" (each keypoint's beside them),
             "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets", "pairs" and "graph" (DeeperCut).
         start: first frame.
         stop: frame before which to stop.
         overwrite: replace what an earlier run left in `out`.
-        detector: of a top-down model, where people are: the .onnx of a YOLO, "torchvision:NAME", a model of this workbook that
-            finds several people, "whole" (one person fills the picture) or "truth".
+        detector: of a top-down model: the .onnx of a YOLO, torchvision:NAME, a model of this workbook for several people,
+            truth=FILE.json (annotated boxes) or whole (one person fills the picture).
         detector_threshold: boxes with a lower score are left out.
-        detect_every: let the detector look at each so many-th frame only, and follow the people in between.
-        annotations: COCO file with the boxes of the detector "truth".
+        detect_every: the detector looks at each so many-th frame only, and people are followed in between.
 
     Returns:
         What each stage took.
 
     Raises:
         ValueError, OSError: source, model or options cannot be used; the disk is full; there are results already.
-        RuntimeError: the source is damaged, or the camera vanished; what could be read has been written.
-        KeyboardInterrupt: after Ctrl-C, with a sentence about what was written.
+        RuntimeError, KeyboardInterrupt: the source is damaged, the camera vanished, Ctrl-C; what was written is said.
     """
+    _check(start, stop, input_size)
+    opened = open_source(source, without=Path(out))
+    predictor = Predictor(
+        model, device, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
+        codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
+        detector=detector and _detector(detector, device, detector_threshold),
+    )  # fmt: skip
+    painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
+    tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
+    how = {"start": start, "stop": stop, "batch_size": batch_size, "detect_every": detect_every}
+    with closing(watch(predictor, opened, tracker, **how)) as frames:
+        results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
+        return _write_all(frames, painter, results, opened, _total(opened.length, start, stop))
+
+
+def _check(start: int, stop: int | None, input_size: Sequence[int] | None) -> None:
     if start < 0 or (stop is not None and stop <= start):
         raise ValueError(f"frames {start} … {stop} are none: start counts from 0 and stop comes behind it")
     if input_size is not None and len(input_size) > 2:
         raise ValueError(f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}")
-    opened = open_source(source, without=Path(out))
-    found_by = detector and detector_named(detector, device, threshold=detector_threshold, annotations=annotations)
-    if found_by is not None and found_by.licence:
-        print(f"detector {found_by.name}, licence: {found_by.licence}", file=sys.stderr)
-    predictor = Predictor(
-        model, device, detector=found_by, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
-        codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
-    )  # fmt: skip
-    painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
-    tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
-    with closing(watch(predictor, opened, tracker, start=start, stop=stop, batch_size=batch_size,
-                       detect_every=detect_every)) as frames:  # fmt: skip
-        results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
-        return _write_all(frames, painter, results, opened, _total(opened.length, start, stop))
+
+
+def _detector(spec: str, device: str, threshold: float) -> Detector:
+    """Weights may come with a licence, which whoever uses them is told."""
+    detector = detector_named(spec, device, threshold=threshold)
+    if detector.licence:
+        print(f"detector {detector.name}: licence {detector.licence}", file=sys.stderr)
+    return detector
 
 
 def _write_all(

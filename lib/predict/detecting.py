@@ -50,7 +50,8 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
     """Open a detector by what a command line calls it.
 
     Args:
-        spec: what `lib.detect.open_detector` takes, or the file of a model of this workbook that finds several people.
+        spec: what `lib.detect.open_detector` takes, or the file of a model of this workbook that finds several people, or
+            "truth=FILE.json", which brings its `annotations` along.
         device: cpu, cuda or cuda:1.
         threshold: boxes with a lower score are left out, 0..1; given boxes all stay.
         annotations: COCO file, for "truth".
@@ -58,6 +59,8 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
     Raises:
         ValueError, FileNotFoundError, RuntimeError, OSError: of `open_detector` and `PoseDetector`.
     """
+    if str(spec).startswith("truth="):
+        spec, annotations = "truth", str(spec).removeprefix("truth=")
     path = Path(spec)
     ours = path.suffix in (".safetensors", ".plan", *PUBLIC_SUFFIXES) and not str(spec).startswith("torchvision:")
     if ours or (path.suffix == ".onnx" and path.is_file() and METADATA_KEY in _metadata(path)):

@@ -257,7 +257,7 @@ def test_the_predict_command(tmp_path, capsys):
     poles = write_poles(tmp_path / "set", 3)
     save_model(tmp_path / "poles.safetensors", pole_model())
     model, out = str(tmp_path / "poles.safetensors"), str(tmp_path / "out")
-    main([str(poles / "images"), "--model", model, "--out", out, "--detector=truth", f"--annotations={poles / 'poles.json'}"])
+    main([str(poles / "images"), "--model", model, "--out", out, f"--detector=truth={poles / 'poles.json'}"])
     truth = json.loads((poles / "poles.json").read_text())["annotations"]
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(found) == len(truth)
