@@ -48,7 +48,7 @@ def report(folder):
 
 @pytest.fixture(scope="module")
 def half_report(folder):
-    return export_onnx(folder / "dots.safetensors", folder / "half.onnx", half=True, data_dir=folder / "poles")
+    return export_onnx(folder / "dots.safetensors", folder / "half.onnx", precision="fp16", data_dir=folder / "poles")
 
 
 def changed(source, target, **codec_options):
@@ -66,10 +66,15 @@ def test_the_report_compares_in_three_units(folder, report):
     assert max(report.maps.values()) < 1e-5 and len(report.shifts) >= 24 and report.shifts.max() < 0.01
     assert report.ap[0] > 0.9 and report.ap[0] == report.ap[1]
     assert "12 images" in str(report) and "FAILED" not in str(report) and str(report).count("ok") == 4
-    card = json.loads((folder / "dots.onnx.parity.json").read_text())
-    assert (
-        card["sha256"] == file_sha256(folder / "dots.onnx") and card["failures"] == [] and card["file"] == "dots.onnx"
-    )
+
+
+def test_the_manifest_says_what_the_file_is(folder, report):
+    manifest = json.loads((folder / "dots.onnx.json").read_text())
+    assert manifest["sha256"] == file_sha256(folder / "dots.onnx") and manifest["file"] == "dots.onnx"
+    assert manifest["bytes"] == (folder / "dots.onnx").stat().st_size
+    assert manifest["parity"]["failures"] == [] and manifest["parity"]["batch_sizes"] == [1, 2, 8]
+    assert manifest["metadata"]["export"]["source_sha256"] == file_sha256(folder / "dots.safetensors")
+    assert torch.__version__.startswith(manifest["versions"]["torch"]) and "onnx" in manifest["versions"]
 
 
 def test_the_file_is_one_clean_onnx_with_a_free_batch(folder, report):
@@ -80,7 +85,7 @@ def test_the_file_is_one_clean_onnx_with_a_free_batch(folder, report):
     assert [output.name for output in proto.graph.output] == ["heatmaps", "pafs"]
     assert not any(t.external_data for t in proto.graph.initializer)
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
-    assert sorted(f.name for f in folder.glob("dots*")) == ["dots.onnx", "dots.onnx.parity.json", "dots.safetensors"]
+    assert sorted(f.name for f in folder.glob("dots*")) == ["dots.onnx", "dots.onnx.json", "dots.safetensors"]
     assert not list(folder.glob(".*"))
 
 
@@ -120,12 +125,12 @@ def test_trt_pose_exports_with_equal_maps_on_pictures_made_for_it(tmp_path):
     assert Predictor(tmp_path / "deep/er/net.onnx").input_size == (64, 64)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_lightweight_openpose_exports_its_last_stage_alone(tmp_path, half):
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_lightweight_openpose_exports_its_last_stage_alone(tmp_path, precision):
     torch.manual_seed(0)
     network = LightweightOpenPose(OPENPOSE18, num_refinement_stages=2, num_channels=8, width=0.25)
     model = Model(network.train(), PafCodec(OPENPOSE18, **LIGHTWEIGHT_OPENPOSE_TARGETS), (256, 456))
-    report = export_onnx(model, tmp_path / "net.onnx", half=half, limit=3)
+    report = export_onnx(model, tmp_path / "net.onnx", precision=precision, limit=3)
     assert set(report.maps) == {"heatmaps", "pafs"} and network.training
     outputs = onnx.load(tmp_path / "net.onnx").graph.output
     shapes = {output.name: [d.dim_value for d in output.type.tensor_type.shape.dim][1:] for output in outputs}
@@ -157,7 +162,7 @@ def test_a_refused_file_never_takes_the_place_of_a_good_one(folder, report, tmp_
     before = (tmp_path / "out.onnx").read_bytes()
     strict = dataclasses.replace(FP32, maps=1e-12)
     with pytest.raises(ParityError, match="out.onnx"):
-        export_onnx(dot_model(gain=0.9), tmp_path / "out.onnx", half=True, data_dir=folder / "poles", tolerance=strict)
+        export_onnx(dot_model(gain=0.9), tmp_path / "out.onnx", precision="fp16", data_dir=folder / "poles", tolerance=strict)
     assert (tmp_path / "out.onnx").read_bytes() == before
     assert sorted(f.name for f in tmp_path.iterdir()) == ["out.onnx", "out.onnx.rejected"]
     with pytest.raises(ValueError, match="rejected"):
@@ -212,7 +217,7 @@ def test_wrong_names_and_sizes_are_refused(folder, tmp_path):
         export_onnx(dot_model(), tmp_path / "dots.onnx", input_size=(250, 256))
     with pytest.raises(FileNotFoundError):
         export_onnx(tmp_path / "gone.safetensors", tmp_path / "dots.onnx")
-    with pytest.raises(ValueError, match="becomes an .onnx"):
+    with pytest.raises(ValueError, match="becomes an .onnx, .pt2 or .ts"):
         export_model(folder / "dots.safetensors", tmp_path / "dots.plan")
     assert list(tmp_path.iterdir()) == []
 
@@ -256,4 +261,4 @@ def test_the_command_prints_the_table(folder, report, tmp_path, capsys):
 
 
 def test_tolerances_are_those_of_the_specification():
-    assert Tolerance(1e-4, 0.1, 0.99, 0.001) == FP32 and Tolerance(1e-2, 0.5, 0.99, 0.005) == FP16
+    assert Tolerance(1e-4, 0.05, 1.0, 0.001) == FP32 and Tolerance(1e-2, 0.5, 0.99, 0.005) == FP16

@@ -24,7 +24,7 @@ def test_one_file_finds_the_same_person(tmp_path):
     network.train()(255 * torch.rand(4, 3, 64, 96))
     codec = PartsCodec(COCO17, pairwise=False, single=True)
     pictures = write_dataset(tmp_path / "people", num_train=1, num_val=3, workers=1)
-    report = export_onnx(Model(network.eval(), codec, (64, 96)), tmp_path / "net.onnx", half=True, data_dir=pictures)
+    report = export_onnx(Model(network.eval(), codec, (64, 96)), tmp_path / "net.onnx", precision="fp16", data_dir=pictures)
     assert set(report.maps) == {"heatmaps", "offsets"}
     assert max(report.maps.values()) <= FP16.maps
     assert Predictor(tmp_path / "net.onnx").codec == codec

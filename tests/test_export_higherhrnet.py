@@ -45,7 +45,7 @@ def test_one_file_finds_the_same_people(options, half: bool, tmp_path, pictures)
     model = Model(busy(HigherHRNet(COCO17, **MINI, **options)), codec, (64, 96))
     # weights without training give maps full of peaks of equal height, of which rounding makes another choice
     tolerance = dataclasses.replace(FP16, share=0.8) if half else None
-    report = export_onnx(model, tmp_path / "net.onnx", half=half, data_dir=pictures, limit=4, tolerance=tolerance)
+    report = export_onnx(model, tmp_path / "net.onnx", precision="fp16" if half else "fp32", data_dir=pictures, limit=4, tolerance=tolerance)
     assert set(report.maps) == set(model.network.strides)
     assert max(report.maps.values()) <= (FP16 if half else FP32).maps
     assert len(report.shifts) > 20

@@ -16,9 +16,9 @@ import onnxruntime
 import pytest
 import torch
 
-from lib import export_tensorrt
 from lib.checkpoints import file_sha256
 from lib.export import export_model, export_onnx
+from lib.export import plan as export_tensorrt
 from lib.models import NETWORKS
 from lib.parity import ParityError
 from lib.predict import Predictor
@@ -196,18 +196,20 @@ def folder(tmp_path_factory):
 
 
 def test_a_plan_is_built_as_documented(trt, folder, tmp_path):
-    plan = export_tensorrt.build_tensorrt(folder / "dots.onnx", tmp_path / "dots.plan", max_batch=4, workspace_mib=64)
+    plan = tmp_path / "dots.plan"
+    facts = export_tensorrt.build_tensorrt(folder / "dots.onnx", plan, max_batch=4, workspace_mib=64)
     calls = {call[0]: call[1:] for call in trt.calls}
     assert calls["create_network"] == (2 if trt.__version__.startswith("10") else 0,)
     assert calls["set_memory_pool_limit"] == ("workspace", 64 << 20)
     assert calls["set_shape"] == ("images", (1, 3, 96, 128), (4, 3, 96, 128), (4, 3, 96, 128))
     assert "add_optimization_profile" in calls
-    card = json.loads(plan.with_suffix(".json").read_text())
+    card = json.loads(Path(f"{plan}.json").read_text())
+    assert card == json.loads(json.dumps(facts))
     assert card["tensorrt"] == trt.__version__ and card["gpu"] == "Toy GPU (8 GB)"
     assert card["onnx_sha256"] == file_sha256(folder / "dots.onnx") and card["profile"]["max"] == [4, 3, 96, 128]
     assert card["metadata"]["skeleton"]["keypoints"] == ["top", "bottom"]
     cache = f"timing_trt{trt.__version__}_Toy-GPU-8-GB.cache"
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["dots.json", "dots.plan", cache]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["dots.plan", "dots.plan.json", cache]
 
 
 def test_the_timing_cache_is_used_again_and_a_foreign_one_is_dropped(trt, folder, tmp_path):
@@ -222,7 +224,7 @@ def test_the_timing_cache_is_used_again_and_a_foreign_one_is_dropped(trt, folder
 
 
 def test_a_plan_finds_the_same_people_in_any_number_of_images(trt, folder, tmp_path):
-    plan = export_tensorrt.build_tensorrt(folder / "dots.onnx", tmp_path / "dots.plan", max_batch=2)
+    export_tensorrt.build_tensorrt(folder / "dots.onnx", plan := tmp_path / "dots.plan", max_batch=2)
     predictor = Predictor(plan, device="cuda")
     assert predictor.provider == f"TensorRT {trt.__version__}" and predictor.input_size == (96, 128)
     for a, b in zip(predictor(IMAGES, batch_size=5), Predictor(folder / "dots.onnx")(IMAGES)):
@@ -232,9 +234,9 @@ def test_a_plan_finds_the_same_people_in_any_number_of_images(trt, folder, tmp_p
 
 def test_the_command_names_the_plan_and_puts_it_through_the_gate(trt, folder, tmp_path, capsys):
     plan = export_model(folder / "dots.onnx", tmp_path / "plans", data_dir=folder / "poles", max_batch=4)
-    assert plan.name == f"dots_Toy-GPU-8-GB_trt{trt.__version__}_fp32_b4.plan" and plan.with_suffix(".json").exists()
+    assert plan.name == f"dots_Toy-GPU-8-GB_trt{trt.__version__}_fp32_b4.plan" and Path(f"{plan}.json").exists()
     assert "TensorRT" in capsys.readouterr().out
-    assert json.loads(Path(f"{plan}.parity.json").read_text())["failures"] == []
+    assert json.loads(Path(f"{plan}.json").read_text())["parity"]["failures"] == []
     assert not list(plan.parent.glob(".*"))
 
 
@@ -259,7 +261,7 @@ def test_what_tensorrt_refuses_is_told(trt, folder, tmp_path):
             export_tensorrt.build_tensorrt(folder / "dots.onnx", tmp_path / "dots.plan")
     assert not list(tmp_path.glob("*.plan"))
     trt.refuse = None
-    plan = export_tensorrt.build_tensorrt(folder / "dots.onnx", tmp_path / "dots.plan")
+    export_tensorrt.build_tensorrt(folder / "dots.onnx", plan := tmp_path / "dots.plan")
     trt.refuse = "half"
     with pytest.raises(ValueError, match="must be fp32, but images, heatmaps, pafs"):
         Predictor(plan, device="cuda")
@@ -269,15 +271,15 @@ def test_what_tensorrt_refuses_is_told(trt, folder, tmp_path):
 
 
 def test_a_plan_of_another_version_or_without_its_card_is_named(trt, folder, tmp_path):
-    plan = export_tensorrt.build_tensorrt(folder / "dots.onnx", tmp_path / "dots.plan")
+    export_tensorrt.build_tensorrt(folder / "dots.onnx", plan := tmp_path / "dots.plan")
     built = trt.__version__
     trt.__version__ = "11.9.0"
     with pytest.raises(RuntimeError, match=f"built with TensorRT {built}.*11.9.0.*build it here from dots.onnx"):
         Predictor(plan, device="cuda")
     with pytest.raises(RuntimeError, match="runs on a GPU only"):
         Predictor(plan)
-    plan.with_suffix(".json").unlink()
-    with pytest.raises(FileNotFoundError, match="dots.json is missing"):
+    Path(f"{plan}.json").unlink()
+    with pytest.raises(FileNotFoundError, match="dots.plan.json is missing"):
         Predictor(plan, device="cuda")
 
 
@@ -291,7 +293,6 @@ def test_without_tensorrt_one_sentence_names_the_way_out(folder, tmp_path, monke
     monkeypatch.setitem(sys.modules, "tensorrt", FakeTensorRT("8.6.1"))
     with pytest.raises(RuntimeError, match="8.6.1 is too old"):
         export_tensorrt.import_tensorrt()
-    assert Path(export_tensorrt.__file__).name == "export_tensorrt.py"  # and so `import tensorrt` finds NVIDIA's
 
 
 def test_foreign_and_missing_onnx_files_are_named(trt, tmp_path):

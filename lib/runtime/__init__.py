@@ -15,14 +15,15 @@ from lib.models.foreign import identify, read_foreign
 from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata
 from lib.runtime.onnx_network import OnnxNetwork, onnx_session
 from lib.runtime.plan import TensorRTNetwork
-from lib.runtime.torch_network import TorchNetwork
+from lib.runtime.torch_network import TorchFileNetwork, TorchNetwork
 
-__all__ = ["METADATA_KEY", "PUBLIC", "PUBLIC_SUFFIXES", "OnnxNetwork", "TensorRTNetwork", "TorchNetwork", "checked_device",
+__all__ = ["EXPORTED_SUFFIXES", "METADATA_KEY", "PUBLIC", "PUBLIC_SUFFIXES", "OnnxNetwork", "TensorRTNetwork", "TorchFileNetwork", "TorchNetwork", "checked_device",
            "checked_metadata", "onnx_session", "open_network", "public_model"]  # fmt: skip
 
 PUBLIC = {"trt_pose": load_trt_pose, "lightweight_openpose": load_lightweight_openpose, "higherhrnet": load_higherhrnet}
 """Kinds of public files that can predict, and what reads them."""
 PUBLIC_SUFFIXES = (".pth", ".pt", ".tar")
+EXPORTED_SUFFIXES = (".onnx", ".plan", ".pt2", ".ts")
 
 
 def open_network(
@@ -31,12 +32,12 @@ def open_network(
     precision: str = "fp32",
     input_size: tuple[int, int] | None = None,
     threads: int | None = None,
-) -> TorchNetwork | OnnxNetwork | TensorRTNetwork:
+) -> TorchNetwork | TorchFileNetwork | OnnxNetwork | TensorRTNetwork:
     """A model or a file of one, ready to run.
 
     Args:
-        model: a `Model` (a copy of it runs), a `.safetensors` checkpoint, an exported `.onnx` or `.plan`, or a public file of one
-            of the kinds in `PUBLIC`.
+        model: a `Model` (a copy of it runs), a `.safetensors` checkpoint, a file of `lib.export` (`.onnx`, `.plan`, `.pt2`, `.ts`),
+            or a public file of one of the kinds in `PUBLIC`.
         device: cpu, cuda or cuda:1.
         precision: fp32 or bf16, of what runs in torch; an exported file has its own.
         input_size: (H, W) instead of the model's own; an exported file has its own.
@@ -50,9 +51,9 @@ def open_network(
     if isinstance(model, Model):
         return TorchNetwork(copy.deepcopy(model), device, precision, input_size)
     path = Path(model)
-    if path.suffix not in (".safetensors", ".onnx", ".plan", *PUBLIC_SUFFIXES):
-        raise ValueError(f"{path}: a model is a .safetensors checkpoint, an exported .onnx, a TensorRT .plan or a public .pth, "
-                         f"not {path.suffix or 'this'!r}")  # fmt: skip
+    if path.suffix not in (".safetensors", *EXPORTED_SUFFIXES, *PUBLIC_SUFFIXES):
+        raise ValueError(f"{path}: a model is a .safetensors checkpoint, an exported .onnx, .pt2 or .ts, a TensorRT .plan or a public "
+                         f".pth, not {path.suffix or 'this'!r}")  # fmt: skip
     if not path.is_file():
         raise FileNotFoundError(f"there is no model {path}")
     if path.suffix in PUBLIC_SUFFIXES:
@@ -63,7 +64,13 @@ def open_network(
         raise ValueError(
             f"{path}: precision and input_size were fixed when this file was exported; export it anew to change them"
         )
-    return OnnxNetwork(path, device, threads) if path.suffix == ".onnx" else TensorRTNetwork(path, device)
+    if path.suffix == ".onnx":
+        network = OnnxNetwork(path, device, threads)
+    else:
+        network = TensorRTNetwork(path, device) if path.suffix == ".plan" else TorchFileNetwork(path, device)
+    if "classes" in network.metadata:
+        raise ValueError(f"{path} holds a classifier, which finds no people; use it with `python -m lib classify`")
+    return network
 
 
 def public_model(path: str | Path) -> Model:

@@ -11,6 +11,8 @@ from lib.models.own import FORMAT
 
 METADATA_KEY = "pose_workbook"
 """Name of the entry of an exported file that holds `Model.metadata()` as JSON."""
+INPUT = "images"
+"""Name of the input of an exported network."""
 
 
 def checked_metadata(text: str | None, path: Path) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata
+from lib.runtime.checks import INPUT, METADATA_KEY, checked_device, checked_metadata
 
 
 def onnx_session(path: Path, device: str = "cpu", threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -54,4 +54,4 @@ class OnnxNetwork:
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
-        return dict(zip(self._names, self.session.run(self._names, {"images": inputs})))
+        return dict(zip(self._names, self.session.run(self._names, {INPUT: inputs})))

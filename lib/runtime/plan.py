@@ -9,9 +9,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from lib.runtime.checks import checked_device, checked_metadata
-
-INPUT = "images"
+from lib.runtime.checks import INPUT, checked_device, checked_metadata
 
 
 def import_tensorrt() -> ModuleType:
@@ -88,7 +86,7 @@ def major(trt: ModuleType) -> int:
 
 
 def _card_of(path: Path) -> dict:
-    card = path.with_suffix(".json")
+    card = Path(f"{path}.json")
     if not card.is_file():
         raise FileNotFoundError(
             f"{card} is missing: it says how to read the maps of {path.name}; copy it along with the plan"

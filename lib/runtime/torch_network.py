@@ -1,14 +1,18 @@
-"""A model in torch."""
+"""A model in torch: a `Model`, or a program that torch wrote."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from lib.checkpoints import Model
-from lib.runtime.checks import checked_device
+from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata
 
 
 class TorchNetwork:
@@ -27,8 +31,59 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        # (N, H, W, 3) seen as (N, 3, H, W) is channels_last already: bytes travel, floats are made on the device
-        inputs = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
-            maps = self.network(inputs)
+            maps = self.network(_on_device(images, self.device))
         return {name: values.float().contiguous().cpu().numpy() for name, values in maps.items()}
+
+
+class TorchFileNetwork:
+    """A `.pt2` or TorchScript (`.ts`) file of `lib.export`, in torch.
+
+    Both are programs: open only what comes from somebody you trust. Files with pickled objects, which ours have not, are refused.
+
+    Raises:
+        ValueError: the file was not written by this workbook, or torch cannot open it.
+        RuntimeError: there is no such device.
+    """
+
+    def __init__(self, path: Path, device: str):
+        self.device = checked_device(device)
+        extra = {METADATA_KEY: ""}
+        try:
+            if path.suffix == ".pt2":
+                _refuse_pickles(path)
+                program = torch.export.load(path, extra_files=extra)
+                if self.device.type != "cpu":
+                    program = torch.export.passes.move_to_device_pass(program, self.device)
+                self.network = program.module()
+            else:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message=".*deprecated")  # who wrote the file was told
+                    self.network = torch.jit.load(path, map_location=self.device, _extra_files=extra).eval()
+        except (RuntimeError, zipfile.BadZipFile, AssertionError, KeyError, OSError) as error:
+            raise ValueError(f"{path}: torch {torch.__version__} cannot open this file: {error}") from error
+        text = extra[METADATA_KEY]
+        self.metadata = checked_metadata(text.decode() if isinstance(text, bytes) else text or None, path)
+        self.provider = f"torch {device}, {'torch.export' if path.suffix == '.pt2' else 'TorchScript'}"
+        self.network.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        maps = self.network(_on_device(images, self.device))
+        return {name: m.contiguous().cpu().numpy() for name, m in zip(self.metadata["export"]["outputs"], maps)}
+
+
+def _on_device(images: np.ndarray, device: torch.device) -> torch.Tensor:
+    # (N, H, W, 3) seen as (N, 3, H, W) is channels_last already: bytes travel, floats are made on the device
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
+
+
+def _refuse_pickles(path: Path) -> None:
+    """A .pt2 may hold pickled objects and compiled libraries, which torch would run while it opens the file."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        tables = [json.loads(archive.read(name))["config"] for name in names if name.endswith("_config.json")]
+    pickled = [name for table in tables for name, entry in table.items() if entry.get("use_pickle")]
+    compiled = [name for name in names if "aotinductor" in name]
+    if pickled or compiled:
+        raise ValueError(f"{path} holds code ({(pickled + compiled)[0]}), which files of this workbook do not: it is not opened")

@@ -17,8 +17,9 @@ import torch
 
 from lib import files
 from lib.checkpoints import file_sha256
-from lib.runtime import METADATA_KEY, TensorRTNetwork, checked_device, checked_metadata  # noqa: F401
-from lib.runtime.plan import INPUT, import_tensorrt, major
+from lib.runtime import METADATA_KEY, checked_device, checked_metadata
+from lib.runtime.checks import INPUT
+from lib.runtime.plan import import_tensorrt, major
 
 
 def plan_name(exported: Path, max_batch: int) -> str:
@@ -31,27 +32,30 @@ def plan_name(exported: Path, max_batch: int) -> str:
 
 def build_tensorrt(
     exported: str | Path, plan: str | Path, max_batch: int = 8, workspace_mib: int = 2048, optimization_level: int = 3
-) -> Path:
+) -> dict:
     """Build a plan for this machine's GPU; takes minutes the first time, a timing cache beside the plan shortens the next.
 
     Args:
         exported: ONNX file of `lib.export`.
-        plan: `.plan` file to write; a JSON file beside it says what it was built from and how to read its maps.
+        plan: `.plan` file to write; `PLAN.json` says what it was built from and how to read its maps.
         max_batch: the plan takes 1 to max_batch images and is tuned for max_batch.
         workspace_mib: scratch memory on the GPU.
         optimization_level: 0 to 5; higher searches longer.
 
     Returns:
-        `plan`.
+        What stands in `PLAN.json`.
 
     Raises:
         RuntimeError: no TensorRT, no GPU, or TensorRT refuses the network, quoting its reasons.
-        ValueError: the ONNX file is not ours.
+        ValueError: the ONNX file is not ours, or its int8 is that of CPUs.
     """
     trt = import_tensorrt()
     checked_device("cuda")
     exported, plan = Path(exported), Path(plan)
     metadata = _metadata_of(exported)
+    if metadata.get("export", {}).get("int8_for") == "cpu":
+        raise ValueError(f"{exported}: its int8 is that of CPUs (unsigned, with zeros of their own), which TensorRT does not read; "
+                         "export the checkpoint with --precision int8 --int8_for tensorrt")  # fmt: skip
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = _parsed(trt, builder, logger, exported)
@@ -69,12 +73,12 @@ def build_tensorrt(
     if serialized is None:
         raise RuntimeError(f"{exported}: TensorRT {trt.__version__} could not build a plan; its log above says why")
     files.write(cache, bytes(config.get_timing_cache().serialize()))
-    card = {"onnx": exported.name, "onnx_sha256": file_sha256(exported), "tensorrt": trt.__version__,
-            "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
-            "profile": dict(zip(("min", "optimal", "max"), shapes)), "metadata": metadata}  # fmt: skip
-    files.write(plan.with_suffix(".json"), json.dumps(card, indent=2))
+    facts = {"onnx": exported.name, "onnx_sha256": file_sha256(exported), "tensorrt": trt.__version__,
+             "gpu": torch.cuda.get_device_name(), "profile": dict(zip(("min", "optimal", "max"), shapes)),
+             "metadata": metadata}  # fmt: skip
+    files.write(f"{plan}.json", json.dumps(facts, indent=2))
     files.write(plan, bytes(serialized))
-    return plan
+    return facts
 
 
 def _parsed(trt: ModuleType, builder, logger, exported: Path):
