@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -24,13 +26,13 @@ def check_images(images: Tensor, multiple: int) -> None:
 
 
 class ImageNetNormalise(nn.Module):
-    """RGB 0..255 → mean 0 and standard deviation 1 over ImageNet; the shape stays (N, 3, H, W)."""
+    """RGB 0..255 → mean 0 and standard deviation 1 over ImageNet (or by another `mean` and `std`); the shape stays (N, 3, H, W)."""
 
-    def __init__(self):
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD):
         super().__init__()
         # constants, not weights: they never stand in a checkpoint
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std

@@ -1,7 +1,8 @@
 """Top-down networks (SimpleBaseline, Xiao et al. 2018, arXiv:1804.06208): any backbone of timm, deconvolutions up to a quarter of
-the image, and one heatmap for every keypoint of the person in the middle.
+the crop, and one heatmap for every keypoint of the person in its middle.
 
-HRNet (Sun et al. 2019, arXiv:1902.09212) needs no deconvolution, its first branch has that resolution from end to end.
+HRNet (Sun et al. 2019, arXiv:1902.09212) needs no deconvolution: its finest branch has that resolution from end to end. A ViT
+with two deconvolutions is ViTPose (Xu et al. 2022, arXiv:2204.12484).
 """
 
 from __future__ import annotations
@@ -13,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.images import ImageNetNormalise, check_images
+from lib.models.topdown_backbone import STRIDE, build_backbone, find_level
 from lib.skeleton import Skeleton
-
-STRIDE = 4
 
 
 class TopDown(nn.Module):
@@ -23,41 +23,58 @@ class TopDown(nn.Module):
 
     Args:
         skeleton: K keypoints decide the number of output channels; limbs are not needed.
-        backbone: a model of timm that has `features_only`, such as resnet50, mobilenetv4_conv_medium, hrnet_w32, vit_small_patch16_224.
-        deconvs: how many deconvolutions double the backbone's map up to stride 4, and so which of its maps it is: 3 takes the
-            one with stride 32, 0 that with stride 4, and what lies behind is cut off. None takes the last map (of an HRNet
+        backbone: a model of timm that has `features_only`, such as resnet50, mobilenetv4_conv_medium, hrnet_w32 or
+            vit_small_patch16_224.
+        deconvs: how many deconvolutions double the backbone's map up to stride 4, and so which of its maps that is: 3 takes the
+            one with stride 32, 0 that with stride 4, and what comes behind it is cut off. None takes the last map (of an HRNet
             the finest).
         deconv_width: channels of every deconvolution.
-        img_size: (H, W) of the input for a backbone with learnt positions or windows for one size, ViT and Swin; None for others.
-        joint_weights: keypoint or part of one ("left_elbow", "elbow") → how much more it counts in the loss; others count 1.
-        ohkm: how many of a person's keypoints, the worst, count in the loss (online hard keypoint mining); None for all.
-        pretrained: True downloads timm's weights of the backbone.
+        img_size: (H, W) of the input, for a backbone with learnt positions or windows (ViT, Swin); None for all others.
+        backbone_options: more arguments of timm's model, for example {"drop_path_rate": 0.1}.
+        mean, std: of RGB in 0..1; None for what timm's weights of this backbone were trained with.
+        bgr: the network sees the colours in the other order, normalised by the numbers of the first (Microsoft's weights).
+        joint_weights: keypoint, or the last part of its name ("left_elbow" or "elbow") → how much it counts in the loss; others
+            count 1.
+        ohkm: how many keypoints of a person, the worst, count in the loss (online hard keypoint mining); None for all.
+        pretrained: True downloads timm's weights of the backbone, a path (relative to the repository) is a file of such weights.
+            Their name and licence are printed.
 
     Attributes:
         stride: input pixels per cell.
         input_multiple: H and W of the input must be multiples of it.
+        info: name and licence of the weights that the backbone started from, if any: to be kept in a checkpoint's `info`.
 
     Raises:
-        ValueError: options out of range, or a backbone that timm does not have or that has no such map.
+        ValueError: options out of range, a backbone that timm does not have or that has no such map, or weights that do not fit.
+        FileNotFoundError, OSError: `pretrained` is not there, or cannot be downloaded.
     """
 
     stride = STRIDE
+    inseparable = ("mean", "std", "bgr")
 
     def __init__(self, skeleton: Skeleton, backbone: str = "resnet50", deconvs: int | None = None, deconv_width: int = 256,
-                 img_size: Sequence[int] | None = None, joint_weights: Mapping[str, float] | None = None,
-                 ohkm: int | None = None, pretrained: bool | str = False):  # fmt: skip
+                 img_size: Sequence[int] | None = None, backbone_options: Mapping[str, Any] | None = None,
+                 mean: Sequence[float] | None = None, std: Sequence[float] | None = None, bgr: bool = False,
+                 joint_weights: Mapping[str, float] | None = None, ohkm: int | None = None,
+                 pretrained: bool | str = False):  # fmt: skip
         super().__init__()
-        self.skeleton = skeleton
+        if deconv_width < 1 or not (ohkm is None or 1 <= ohkm <= skeleton.num_keypoints):
+            raise ValueError(f"deconv_width is 1 or more, got {deconv_width}; ohkm is null or from 1 to the skeleton's "
+                             f"{skeleton.num_keypoints} keypoints, got {ohkm}")  # fmt: skip
+        timm_options = {**(backbone_options or {})} | ({"img_size": tuple(img_size)} if img_size else {})
+        level = find_level(backbone, deconvs, timm_options)
+        mean, std = list(mean or level.mean), list(std or level.std)
+        self.skeleton, self._level = skeleton, level
         self.options: dict[str, Any] = {
-            "backbone": backbone, "deconvs": deconvs, "deconv_width": deconv_width, "img_size": img_size,
-            "joint_weights": joint_weights, "ohkm": ohkm, "pretrained": False,
+            "backbone": backbone, "deconvs": deconvs, "deconv_width": deconv_width, "img_size": img_size and list(img_size),
+            "backbone_options": dict(backbone_options or {}), "mean": mean, "std": std, "bgr": bgr,
+            "joint_weights": dict(joint_weights or {}), "ohkm": ohkm, "pretrained": False,
         }  # fmt: skip
-        self.normalise = ImageNetNormalise()
-        self.backbone, level = create_backbone(backbone, deconvs, img_size, pretrained)
-        self.channels_last = level["nhwc"]
-        self.input_multiple = level["multiple"]
-        layers, width = [], level["channels"]
-        for _ in range(level["deconvs"]):
+        self.input_multiple, self.info = level.multiple, {}
+        self.normalise = ImageNetNormalise(mean, std)
+        self.backbone = build_backbone(backbone, level, timm_options, pretrained)
+        layers, width = [], level.channels
+        for _ in range(level.deconvs):
             layers += [nn.ConvTranspose2d(width, deconv_width, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(deconv_width),
                        nn.ReLU(inplace=True)]  # fmt: skip
             width = deconv_width
@@ -69,6 +86,10 @@ class TopDown(nn.Module):
         nn.init.zeros_(self.heatmaps.bias)
         weights = torch.tensor(weights_of_keypoints(skeleton, joint_weights or {}))
         self.register_buffer("joint_weights", weights, persistent=False)
+        if pretrained:
+            self.info = {"backbone_weights": level.weights if pretrained is True else str(pretrained), "licence": level.licence}
+            print(f"{backbone}: backbone from {self.info['backbone_weights']}; timm states the licence of its weights as "
+                  f"{level.licence}")  # fmt: skip
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -79,15 +100,18 @@ class TopDown(nn.Module):
         """Crops → maps without activation.
 
         Args:
-            images: (N, 3, H, W) float, RGB in 0..255; H and W multiples of `input_multiple`.
+            images: (N, 3, H, W) float, RGB in 0..255; H and W multiples of `input_multiple`, and `img_size` if that is set.
 
         Returns:
             heatmaps (N, K, H/4, W/4), about 0..1 and not clipped.
         """
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             check_images(images, self.input_multiple)
-        features = self.backbone(self.normalise(images))[0]
-        if self.channels_last:
+            if self.options["img_size"] not in (None, list(images.shape[2:])):
+                raise ValueError(f"the input is {tuple(images.shape[2:])} pixels, and {self.options['backbone']} was built for "
+                                 f"{tuple(self.options['img_size'])} only: make input_size and img_size equal")  # fmt: skip
+        features = self.backbone(self.normalise(images.flip(1) if self.options["bgr"] else images))[0]
+        if self._level.channels_last:
             features = features.permute(0, 3, 1, 2).contiguous()
         return {"heatmaps": self.heatmaps(self.deconvs(features))}
 
@@ -95,7 +119,7 @@ class TopDown(nn.Module):
         """Mean squared error of the heatmaps of labelled keypoints where the mask says 1.
 
         As published, the mean runs over all cells of all keypoints, so one that is not labelled counts as a perfect one; with
-        `ohkm` it runs over each person's worst keypoints. (Microsoft's code halves the first of the two, which Adam undoes.)
+        `ohkm` it runs over each person's worst keypoints. (Microsoft's code halves it, MMPose's does not.)
 
         Args:
             maps: what `forward` returned.
@@ -116,32 +140,16 @@ class TopDown(nn.Module):
         return {"heatmaps": errors.mean()}
 
 
-def create_backbone(name: str, deconvs: int | None, img_size: Sequence[int] | None, pretrained: bool) -> tuple[nn.Module, dict]:
-    """A backbone that returns one map, and what is to be known of this map."""
-    import timm  # takes a second, which no other network shall wait for
-
-    options: dict[str, Any] = {"img_size": tuple(img_size)} if img_size else {}
-    if name.startswith("hrnet"):
-        options["feature_location"] = ""
-    with torch.device("meta"):
-        probe = timm.create_model(name, features_only=True, **options)
-    info = list(zip(probe.feature_info.out_indices, probe.feature_info.channels(), probe.feature_info.reduction()))
-    if deconvs is None and name.startswith("hrnet"):
-        deconvs = 0
-    level = info[-1] if deconvs is None else [entry for entry in info if entry[2] == STRIDE * 2**deconvs][-1]
-    index, channels, reduction = level
-    backbone = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=(index,), **options)
-    if name.startswith("hrnet"):
-        last = backbone.stage4[-1]
-        last.fuse_layers = last.fuse_layers[:1]
-        reduction_multiple = 32
-    else:
-        reduction_multiple = max(reduction, STRIDE)
-    nhwc = str(getattr(probe, "output_fmt", "NCHW")).endswith("NHWC")
-    return backbone, {"nhwc": nhwc, "multiple": reduction_multiple, "channels": channels,
-                      "deconvs": (reduction // STRIDE).bit_length() - 1}  # fmt: skip
-
-
 def weights_of_keypoints(skeleton: Skeleton, joint_weights: Mapping[str, float]) -> list[float]:
-    """Weight of every keypoint in the loss: that of its name, else that of its last part, else 1."""
-    return [float(joint_weights.get(name, joint_weights.get(name.split("_")[-1], 1.0))) for name in skeleton.keypoints]
+    """Weight of every keypoint in the loss: that of its name, else that of the last part of its name, else 1.
+
+    Raises:
+        ValueError: a name that no keypoint has, or a weight below 0.
+    """
+    part = lambda name: name.rpartition("_")[2]
+    known = {*skeleton.keypoints, *map(part, skeleton.keypoints)}
+    for name, weight in joint_weights.items():
+        if name not in known or not weight >= 0:
+            raise ValueError(f"joint_weights: {name!r} with the weight {weight} is no keypoint of skeleton {skeleton.name!r} (nor the "
+                             f"last part of one) with a weight of 0 or more; it has {', '.join(skeleton.keypoints)}")  # fmt: skip
+    return [float(joint_weights.get(name, joint_weights.get(part(name), 1.0))) for name in skeleton.keypoints]
