@@ -29,6 +29,7 @@ COMMANDS = {
     "pairwise-stats": ("lib.pairwise", "stats", "where the keypoints of a person lie from each other, for DeeperCut"),
     "pairwise-fit": ("lib.pairwise", "fit", "learn which detections are of one person, from a DeeperCut model's own maps"),
     "evaluate": ("lib.evaluate", "main", "COCO AP, or MPII's PCKh or AP: table, results, run card of a model"),
+    "compare": ("lib.compare", "main", "several models on the same pictures: AP, errors, size, speed, a chart"),
     "predict": ("lib.predict", "main", "find, draw and list people in pictures, a video or a camera"),
     "preannotate": ("lib.preannotate", "main", "a model annotates first, people correct: for CVAT and our own annotator"),
     "classify": ("lib.classify.command", "main", "say what pictures show, with the five most probable classes as bars"),

@@ -23,6 +23,7 @@ import torch
 import yaml
 
 from lib import ROOT, files
+from lib.analysis import analyse, write_analysis
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_weights
 from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
@@ -237,7 +238,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
          maps_at: str | None = None, codec: dict[str, Any] | None = None, precision: str = "fp32", batch_size: int = 8,
          annotations: Path | None = None, images: Path | None = None, measure: str = "coco", people: str = "all",
          groups: Path | None = None, scale_search: tuple[float, ...] | None = None, detector: str | None = None,
-         detector_threshold: float = DETECTOR_THRESHOLD) -> None:  # fmt: skip
+         detector_threshold: float = DETECTOR_THRESHOLD, analysis: str | None = None) -> None:  # fmt: skip
     """Print the table of a model on a dataset: COCO's, or one of MPII's.
 
     Args:
@@ -272,8 +273,9 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         detector: who finds people for a top-down model: "truth" (annotated boxes), "whole" (one person fills the picture), the
             .onnx of a YOLO, "torchvision:NAME", a model of this workbook for several people.
         detector_threshold: boxes with a lower score are left out; the sure ones are not enough for AP.
+        analysis: folder for what the errors are and what they cost: charts, the worst pictures, analysis.json.
     """
-    _check_measure(measure, rules, people, groups)
+    _check_measure(measure, rules, people, groups, analysis)
     annotations, images = _where(data_dir, split, annotations, images)
     found_by = detector and detector_named(detector, device, threshold=detector_threshold, annotations=annotations)
     predictor = _predictor(
@@ -287,6 +289,9 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
                       subset=subset, rules=rules, half_pixel=half_pixel, measure=measure, people=people,
                       groups=groups)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
+    if analysis:
+        write_analysis(taken_apart := analyse(report), ROOT / analysis)
+        print(f"\n{taken_apart.table()}")
 
 
 def _size(input_size: int | list[int] | None) -> tuple[int, int] | None:
@@ -356,13 +361,15 @@ def _report(scorer, images: Sequence[Image], people: dict, results: list[dict], 
     return Report(scorer(results), scorer.per_keypoint(matches), rows, people, results, card, config, curves)
 
 
-def _check_measure(measure: str, rules: str, people: str, groups: str | Path | None) -> None:
+def _check_measure(measure: str, rules: str, people: str, groups: str | Path | None, analysis: str | None = None) -> None:
     _check_choice("measure", measure, tuple(MEASURES))
     _check_choice("rules", rules, RULES)
     _check_choice("people", people, PEOPLE)
     if rules == "published" and measure != "coco":
         raise ValueError(f"the published rules are those of evaluations by COCO's measure: leave out --rules=published or "
                          f"--measure={measure}")  # fmt: skip
+    if analysis and measure != "coco":
+        raise ValueError(f"--analysis is of evaluations by COCO's measure: leave it out, or --measure={measure}")
     if people != "all" and measure != "pckh":
         raise ValueError(f"--people={people} belongs to --measure=pckh, not to {measure}")
     if groups is not None and measure != "mpii":

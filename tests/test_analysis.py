@@ -7,12 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
+from lib.__main__ import main as command
 from lib.analysis import CROWDING, SIDES, analyse, crowd_index, write_analysis
+from lib.checkpoints import save_model
 from lib.data.coco import Annotation, Category, CocoFile, Image, read_coco, write_coco
 from lib.metrics import CocoScorer, people_to_results
 from lib.metrics.precision import scenes_of
+from lib.models import NETWORKS
 from lib.people import People
 from lib.skeleton import COCO17, Skeleton
+from tests.dots import DotNet, dot_model, write_poles
 
 
 def report_of(folder, skeleton, people, found, measure="coco"):
@@ -98,6 +102,17 @@ def test_crowding_by_hand(tmp_path):
     scorer = CocoScorer(read_coco(report.config["annotations"]), pair)
     # one of the other's keypoints in the first's box beside its own two, none in the second's
     assert [crowd_index(scene) for scene in scenes_of(scorer, [])] == pytest.approx([(1 / 2 + 0 / 2) / 2, 0, 0])
+
+
+def test_the_command_analyses(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(NETWORKS, "DotNet", DotNet)
+    poles = write_poles(tmp_path / "data", 4)
+    model = str(save_model(tmp_path / "dots.safetensors", dot_model(min_parts=2)))
+    assert command(["evaluate", model, f"--data_dir={poles}", f"--analysis={tmp_path / 'why'}"]) == 0
+    assert "after those above" in capsys.readouterr().out
+    assert json.loads((tmp_path / "why/analysis.json").read_text())["people"]["missed"] == 0
+    assert command(["evaluate", model, f"--data_dir={poles}", "--measure=pckh", "--analysis=why"]) == 1
+    assert "leave it out, or --measure=pckh" in capsys.readouterr().err
 
 
 def test_only_cocos_measure(report):

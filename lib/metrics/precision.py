@@ -90,10 +90,6 @@ class Tally:
         """AP in 0..1; NaN where nobody is to be found."""
         return float(self.precision().mean())
 
-    def without_false(self) -> Tally:
-        """The same, as if no prediction without a partner had been made."""
-        return Tally(self.scores, self.hits, self.ignored | ~self.hits, self.found)
-
     def curve(self, threshold: int) -> tuple[np.ndarray, np.ndarray]:
         """Recall and precision after each prediction that counts, surest first, at threshold number `threshold`."""
         order = np.argsort(-self.scores, kind="stable")
