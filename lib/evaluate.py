@@ -290,8 +290,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
                       groups=groups)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
     if analysis:
-        write_analysis(taken_apart := analyse(report), ROOT / analysis)
-        print(f"\n{taken_apart.table()}")
+        print(f"\n{write_analysis(analyse(report), ROOT / analysis).table()}")
 
 
 def _size(input_size: int | list[int] | None) -> tuple[int, int] | None:

@@ -147,8 +147,8 @@ def analyse(report: Evaluated) -> Analysis:
                     Path(config["images"]), report.rules())  # fmt: skip
 
 
-def write_analysis(analysis: Analysis, out_dir: str | Path) -> None:
-    """Write `analysis.json`, the table as `analysis.txt`, the panels as `analysis.png` and `worst.jpg`, each whole."""
+def write_analysis(analysis: Analysis, out_dir: str | Path) -> Analysis:
+    """The same, after writing `analysis.json`, the table as `analysis.txt`, the panels as `analysis.png` and `worst.jpg`, each whole."""
     import cv2
 
     out_dir = Path(out_dir)
@@ -157,6 +157,7 @@ def write_analysis(analysis: Analysis, out_dir: str | Path) -> None:
     with files.beside(out_dir / "analysis.png") as writing:
         analysis.figure().savefig(writing, dpi=110)
     files.write(out_dir / "worst.jpg", cv2.imencode(".jpg", analysis.worst()[..., ::-1])[1].tobytes())
+    return analysis
 
 
 def crowd_index(scene: Scene) -> float:
