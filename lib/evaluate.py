@@ -286,8 +286,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
     )  # fmt: skip
     predictor.source = model
     report = evaluate(predictor, annotations, images, out_dir and ROOT / out_dir, category, protocol, limit, batch_size,
-                      subset=subset, rules=rules, half_pixel=half_pixel, measure=measure, people=people,
-                      groups=groups)  # fmt: skip
+                      subset=subset, rules=rules, half_pixel=half_pixel, measure=measure, people=people, groups=groups)  # fmt: skip
     print(report.rules(), report.table(), report.keypoint_table(), sep="\n\n")
     if analysis:
         print(f"\n{write_analysis(analyse(report), ROOT / analysis).table()}")
