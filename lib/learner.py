@@ -103,6 +103,8 @@ class PoseModule(Learner):
 
     def model(self, data: PoseData, **info) -> Model:
         """What a checkpoint holds: the network as it is now, and all that is needed to predict with it."""
+        if isinstance(data.train_set, PersonBoxes):
+            info = {"box_padding": data.train_set.augment.padding, **info}
         return Model(self.network, self.codec, tuple(data.input_size), data.keep_aspect_ratio, info)
 
     def save(self, path: str | Path, data: PoseData, **info: Any) -> Path:
