@@ -209,7 +209,7 @@ class PoseData(lightning.LightningDataModule):
         annotations, images = _find(data_dir, "val", val_annotations, val_images)
         val_coco = _viewed(read_coco(annotations), *self._view)
         if samples == "boxes":
-            self.val_set = PersonBoxes(val_coco, images, limit=limit_val, **shared)
+            self.val_set = PersonBoxes(val_coco, images, augment=boxes and boxes.still, limit=limit_val, **shared)
         else:
             self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **self._whole)
         self.skeleton = self.train_set.skeleton
