@@ -44,7 +44,8 @@ def letterbox(image: np.ndarray, size: tuple[int, int], centred: bool) -> Letter
     """Fit a picture (H, W, 3) uint8 into an input of `size` (H, W), its proportions kept; in the middle or top left."""
     height, width = image.shape[:2]
     scale = min(size[0] / height, size[1] / width)
-    inner = [min(max(1, round(side * scale)), most) for side, most in zip((width, height), size[::-1])]
+    whole = round if centred else int  # as those who trained the networks fit their pictures
+    inner = [min(max(1, whole(side * scale)), most) for side, most in zip((width, height), size[::-1])]
     left, top = ((most - side) // 2 if centred else 0 for side, most in zip(inner, size[::-1]))
     pixels = np.full((*size, 3), GREY, np.uint8)
     pixels[top : top + inner[1], left : left + inner[0]] = cv2.resize(image, inner, interpolation=cv2.INTER_LINEAR)
