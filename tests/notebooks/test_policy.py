@@ -11,7 +11,7 @@ import pytest
 
 from lib import ROOT
 from lib.book_plan import UsageError, read_parameters
-from lib.student import STUB, answered, exercises, without_solutions
+from lib.student import BEGIN, END, STUB, answered, exercises, without_solutions
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CELLS, WORDS, LONGEST_P90, EXERCISES = (15, 40), (600, 1500), 20, 2
@@ -187,6 +187,18 @@ def test_code_cells_are_python(path):
             source = re.sub(r"^\s*[%!].*$", "pass", cell.source, flags=re.MULTILINE)
             ast.parse(source)
             list(tokenize.generate_tokens(StringIO(source).readline))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_students_get_python_without_answers(path):
+    notebook = nbformat.read(path, as_version=4)
+    given = without_solutions(notebook, path.name)
+    nbformat.validate(given)
+    code = [cell.source for cell in given.cells if cell.cell_type == "code"]
+    for source in code:
+        ast.parse(re.sub(r"^\s*[%!].*$", "pass", source, flags=re.MULTILINE))
+    assert not any(mark in source for source in code for mark in (BEGIN, END))
+    assert sum(STUB in source for source in code) == len(exercises(notebook))
 
 
 def good_notebook():
