@@ -6,21 +6,31 @@ at most p50, nine tenths at most p90, all but one in a hundred at most p99 (whic
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
-from lib.data.augment import read_image
+from lib import files
+from lib.checkpoints import file_sha256
+from lib.data.augment import image_files, read_image
 from lib.data.coco import find_split, read_coco
 from lib.data.stage import Scene
 from lib.data.synthetic import write_dataset
+from lib.parity import open_predictor
 from lib.predict import Predictor
+from lib.predict.detecting import detector_named
 from lib.predict.stages import timed
 
 STAGES = ("load", "detect", "preprocess", "network", "decode")
@@ -45,6 +55,94 @@ class Latency:
     def of(cls, seconds: Sequence[float]) -> Latency:
         """Percentiles that really were measured: none lies between two batches."""
         return cls(*(1e3 * np.percentile(seconds, (50, 90, 99), method="inverted_cdf")).tolist(), len(seconds))
+
+
+def benchmark(
+    model: Path,
+    detector: str | None = None,
+    people: tuple[int, ...] = (1, 5, 20),
+    batch_sizes: tuple[int, ...] = (1, 8),
+    pictures: Path | None = None,
+    size: tuple[int, int] = (480, 640),
+    device: str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    threads: int | None = None,
+    flip_test: bool = False,
+    warmup: int = 5,
+    repeats: int = 50,
+    out: Path | None = None,
+) -> dict:
+    """How long a model takes on this machine, stage by stage, by batch size and by number of people.
+
+    Args:
+        model: checkpoint, exported file or public file, as for `predict`.
+        detector: of a top-down model, as for `predict`; left out, the drawn people's own boxes, which cost nothing.
+        people: how many there are in the pictures that are drawn for it.
+        batch_sizes: pictures that go through the network together.
+        pictures: a folder of your own pictures, instead of drawn ones.
+        size: height and width of the drawn ones.
+        device: cpu, cuda, cuda:1; if the model cannot run there, this is an error.
+        precision: fp32 or bf16, of what runs in torch.
+        threads: of the CPU; left out, as many as each library takes.
+        flip_test: average with the mirrored picture.
+        warmup: batches that run first and do not count.
+        repeats: batches that count; 100 and more for a p99 that says something.
+        out: JSON file for the figures.
+
+    Returns:
+        What is written to `out`: model, sha256, provider, options, machine, and `rows`.
+
+    Raises:
+        ValueError, OSError, RuntimeError: of `Predictor` and of the detector.
+    """
+    with _threads(threads), tempfile.TemporaryDirectory() as scratch:
+        crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in ([] if pictures else people)}
+        if pictures:
+            crowds["own"] = None, image_files(pictures)
+        first = next(iter(crowds.values()))[0]
+        predictor = open_predictor(model, first, device, threads=threads, precision=precision, flip_test=flip_test)
+        if bool(detector) > predictor.per_person:
+            raise ValueError(f"{model} finds all people of a picture by itself: leave the detector out")
+        if predictor.per_person and pictures and not detector:
+            raise ValueError(f"{model} reads one person at a time: say with --detector what finds people in your own pictures")
+        rows = []
+        for n, batch_size in tqdm([(n, b) for n in crowds for b in batch_sizes], desc="benchmark", unit="setting", delay=1):
+            annotations, paths = crowds[n]
+            if predictor.per_person:
+                predictor.detector = detector_named(detector or "truth", device, annotations=annotations)
+            found = np.mean([len(found) for found in predictor(paths)])
+            stages = measure(predictor, paths, batch_size, warmup, repeats)
+            rows.append({"people": n, "batch_size": batch_size, "found": round(float(found), 2),
+                         "pictures_per_second": round(1e3 * batch_size / stages["total"].p50, 2),
+                         "milliseconds": {stage: asdict(latency) for stage, latency in stages.items()}})  # fmt: skip
+    result = {"model": model.name, "sha256": file_sha256(model), "provider": predictor.provider, "device": device,
+              "precision": predictor.metadata.get("export", {}).get("precision", precision),
+              "input_size": list(predictor.input_size), "picture_size": None if pictures else list(size), "threads": threads,
+              "flip_test": flip_test, "detector": predictor.detector.name if predictor.per_person else None, "warmup": warmup,
+              "repeats": repeats, "machine": machine(), "rows": rows}  # fmt: skip
+    if out:
+        files.write(out, json.dumps(result, indent=2))
+    print(table(result))
+    return result
+
+
+def table(result: Mapping) -> str:
+    """Figures of `benchmark` as aligned text: milliseconds of a batch, p50/p90/p99."""
+    stages = list(result["rows"][0]["milliseconds"])
+    lines = [["people", "batch", "found", *stages, "pictures/s"]]
+    for row in result["rows"]:
+        cells = ["/".join(f"{row['milliseconds'][s][p]:.{1 if s == 'network' else 2}f}" for p in ("p50", "p90", "p99")) for s in stages]
+        lines.append([str(row["people"]), str(row["batch_size"]), f"{row['found']:g}", *cells, f"{row['pictures_per_second']:.1f}"])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    size, facts = "×".join(map(str, result["input_size"])), result["machine"]
+    threads = result["threads"] or f"{facts['torch_threads']} (torch), all (others)"
+    title = (f"{result['model']}, {result['precision']}, on {result['provider']}, input {size}, threads: {threads}"
+             + (f", boxes: {result['detector']}" if result["detector"] else ""))  # fmt: skip
+    known = ", ".join(f"{name} {facts[name]}" for name in PACKAGES if name in facts)
+    where = f"{facts.get('gpu', '')} {facts['cpu']}, {facts['cores']} cores, load {facts.get('load', '?')}; {known}".strip()
+    note = f"milliseconds of a batch, p50/p90/p99 of {result['repeats']} after {result['warmup']}"
+    body = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
+    return "\n".join([title, where, note, *body])
 
 
 def measure(
@@ -121,10 +219,10 @@ def _find(predictor: Predictor, batch: Sequence[np.ndarray | str | Path], second
     if any(paths):
         with timed(seconds, "load"):
             pictures = [picture if path is None else read_image(path) for picture, path in zip(pictures, paths)]
-    boxes, detector = [], getattr(predictor, "detector", None)
-    if detector is not None:
+    boxes = []
+    if predictor.per_person:
         with timed(seconds, "detect"):
-            boxes = [(detector(picture, path),) for picture, path in zip(pictures, paths)]
+            boxes = [(predictor.detect(picture, path),) for picture, path in zip(pictures, paths)]
     with timed(seconds, "preprocess"):
         fitted = [predictor.fit(picture, *box) for picture, box in zip(pictures, boxes or [()] * len(pictures))]
     with timed(seconds, "network"):
@@ -139,3 +237,19 @@ def _processor() -> str:
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
         if info.is_file() else []  # fmt: skip
     return names[0] if names else platform.processor() or platform.machine()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Torch and OpenCV on so many threads for a while."""
+    if count is not None and count < 1:
+        raise ValueError(f"threads is {count}; it must be at least 1")
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    if count:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from lib.checkpoints import Model
 from lib.codecs import CODECS
 from lib.data.coco import CocoFile, Image, find_split, read_coco, skeleton_of
-from lib.detect import TruthBoxes
+from lib.detect import TruthBoxes, WholeImage
 from lib.metrics import CocoScorer, people_to_results
 from lib.people import People
 from lib.predict import Predictor
@@ -208,11 +208,15 @@ def check_parity(
     return report
 
 
-def open_predictor(model: Model | str | Path, annotations: Path, device: str = "cpu") -> Predictor:
-    """A predictor of a model or file; of a top-down one with the people of the annotations, wherever they are."""
+def open_predictor(model: Model | str | Path, annotations: str | Path | None, device: str = "cpu", **options) -> Predictor:
+    """A predictor of a model or file; of a top-down one with the annotated people's boxes, or the whole picture where there are no
+    annotations. `options` are `Predictor`'s.
+    """
     name = type(model.codec).__name__ if isinstance(model, Model) else open_network(model, device).metadata["codec"]["name"]
-    needs_boxes = getattr(CODECS.get(name), "per_person", False)
-    return Predictor(model, device, detector=TruthBoxes(annotations) if needs_boxes else None)
+    detector = None
+    if getattr(CODECS.get(name), "per_person", False):
+        detector = TruthBoxes(annotations) if annotations else WholeImage()
+    return Predictor(model, device, detector=detector, **options)
 
 
 def images_to_compare(coco: CocoFile, limit: int) -> list[Image]:

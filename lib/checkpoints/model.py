@@ -127,8 +127,8 @@ def load_model(path: str | Path, skeleton: Skeleton | None = None) -> Model:
     """
     metadata, state = read_own(path)
     if "classes" in metadata:
-        raise ValueError(f"{path} holds a classifier, which finds no people and is not exported; use it with `python -m lib "
-                         "classify`, or as `pretrained` of a network with its trunk")  # fmt: skip
+        raise ValueError(f"{path} holds a classifier, which finds no people; use it with `python -m lib classify`, or "
+                         "as `pretrained` of a network with its trunk")  # fmt: skip
     try:
         # the random weights are overwritten, so drawing them must not move the caller's generator
         with torch.random.fork_rng(devices=[]):

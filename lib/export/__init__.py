@@ -24,14 +24,16 @@ import onnx
 
 from lib.checkpoints import Model, file_sha256, load_model
 from lib.data.coco import find_split, read_coco
+from lib.export.classifier import export_classifier
 from lib.export.gate import bless, comparison_set
 from lib.export.onnx_file import Int8For, metadata_of, to_int8, to_onnx
 from lib.export.plan import build_tensorrt, plan_name
 from lib.export.torch_file import write_torch_file
+from lib.models.own import read_own
 from lib.parity import FP16, FP32, INT8, Report, Tolerance, images_to_compare, open_predictor
 from lib.runtime import METADATA_KEY
 
-__all__ = ["METADATA_KEY", "export_model", "export_onnx", "export_tensorrt", "export_torch", "to_int8", "to_onnx"]
+__all__ = ["METADATA_KEY", "export_classifier", "export_model", "export_onnx", "export_tensorrt", "export_torch", "to_int8", "to_onnx"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 TOLERANCES = {"fp32": FP32, "fp16": FP16, "int8": INT8}
@@ -53,7 +55,7 @@ def export_model(
     """Export a checkpoint, or an ONNX file to a TensorRT plan; refuse a file that does not find the same people.
 
     Args:
-        model: `.safetensors` checkpoint to export, or `.onnx` file to build a plan from.
+        model: `.safetensors` checkpoint to export (that of a classifier to .onnx), or `.onnx` file to build a plan from.
         out: `.onnx`, `.pt2` or `.ts` file; or the `.plan` file or folder for a plan for this machine's GPU (in a folder it gets
             a telling name).
         precision: of weights and arithmetic, in an `.onnx`; input and output stay fp32, and a plan has that of its `.onnx`.
@@ -75,6 +77,11 @@ def export_model(
         RuntimeError: the file is written, but nobody was found to compare; or a plan is wanted, and there is no TensorRT or GPU.
     """
     data = {"data_dir": data_dir, "split": split, "limit": limit}
+    if model.suffix == ".safetensors" and "classes" in read_own(model)[0]:
+        figures = export_classifier(model, out, precision=precision, opset=opset, data_dir=data_dir, limit=limit)
+        print(f"{out.name}: {figures['images']} pictures, probabilities differ by at most {figures['probabilities']:.1e}, the most "
+              f"probable class is the same in {figures['same_class']:.1%}")  # fmt: skip
+        return out
     if model.suffix == ".onnx" and out.suffix not in (".onnx", ".pt2", ".ts"):
         out, report = export_tensorrt(model, out, max_batch=max_batch, **data)
     elif out.suffix == ".onnx" and model.suffix != ".onnx":

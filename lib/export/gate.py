@@ -63,11 +63,16 @@ def bless(
         error.report.file = path.name
         raise ParityError(error.report) from None
     report.file = path.name
-    manifest = {"file": path.name, "sha256": file_sha256(candidate), "bytes": candidate.stat().st_size, **facts,
-                "versions": versions(), "parity": report.to_dict()}  # fmt: skip
+    manifest = manifest_of(candidate, path, facts, report.to_dict())
     files.write(path.with_name(f"{path.name}.json"), json.dumps(manifest, indent=2))
     os.replace(candidate, path)
     return report
+
+
+def manifest_of(candidate: Path, path: Path, facts: dict, parity: dict) -> dict:
+    """The content of `PATH.json`."""
+    return {"file": path.name, "sha256": file_sha256(candidate), "bytes": candidate.stat().st_size, **facts,
+            "versions": versions(), "parity": parity}  # fmt: skip
 
 
 def versions() -> dict[str, str]:
