@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,9 @@ from lib import ROOT
 
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 LOG_END = 2000  # characters of a log that come back
+PROGRAM = ("-m", "lib.sweep.one")  # what a run is, for Python
+NEEDED = "import lib.book, lib.sweep.one"  # what a worker must be able to do
+PATIENCE = 10  # seconds until a scheduler that does not answer is not there
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def dask(address: str, folder: Path, threads: int | None = None) -> Iterator[Eng
     except ImportError:
         raise RuntimeError("a cluster needs Dask: pip install -e '.[dask]'") from None
     try:
-        client = Client(address, timeout=10, set_as_default=False, asynchronous=False)
+        client = Client(address, timeout=PATIENCE, set_as_default=False, asynchronous=False)
     except (OSError, ValueError) as error:
         raise RuntimeError(f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, and "
                            f"workers with `dask worker {address}`") from None  # fmt: skip
@@ -94,7 +97,7 @@ def starter(root: str, threads: int, stdin: int = subprocess.PIPE) -> Callable[[
 
     It uses nothing of `lib`, so workers which could not import that get it by value.
     """
-    environment = dict.fromkeys(THREADS, str(threads))
+    environment, program = dict.fromkeys(THREADS, str(threads)), PROGRAM
 
     def start(folder: str) -> tuple[int, str]:
         import os
@@ -103,8 +106,8 @@ def starter(root: str, threads: int, stdin: int = subprocess.PIPE) -> Callable[[
 
         path = os.path.join(folder, "run.log")
         with open(path, "wb") as log:
-            process = subprocess.Popen([sys.executable, "-m", "lib.sweep.one", folder], cwd=root, stdin=stdin, stdout=log,
-                                       stderr=log, env=os.environ | environment, start_new_session=True)  # fmt: skip
+            process = subprocess.Popen([sys.executable, *program, folder], cwd=root, stdin=stdin, stdout=log, stderr=log,
+                                       env=os.environ | environment, start_new_session=True)  # fmt: skip
             status = process.wait()
         with open(path, "rb") as log:
             text = log.read().decode(errors="replace")[-LOG_END:]
@@ -140,21 +143,26 @@ def _machines(client, folder: Path, slots: dict[str, int]) -> dict[str, tuple[in
     return machines
 
 
-def _probe(root: str, folder: str) -> Callable[[], tuple[str, int, bool, str]]:
+def _probe(root: str, folder: str) -> Callable[[], Awaitable[tuple[str, int, bool, str]]]:
     """A function that says what a worker is: host, cores, whether it sees the folder, what it complains about lib."""
+    needed = NEEDED
 
-    def probe() -> tuple[str, int, bool, str]:
+    def look() -> tuple[str, int, bool, str]:
         import os
         import platform
         import subprocess
         import sys
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        command = [sys.executable, "-c", "import lib.book, lib.sweep.one"]
         where = root if os.path.isdir(root) else None
-        done = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-c", needed], cwd=where, capture_output=True, text=True, check=False)
         complaint = (done.stderr.strip().splitlines() or ["it gives no reason"])[-1] if done.returncode else ""
         return platform.node(), cores, os.path.isdir(folder), complaint
+
+    async def probe() -> tuple[str, int, bool, str]:
+        import asyncio
+
+        return await asyncio.to_thread(look)  # a worker that does not answer meanwhile is taken for dead
 
     return probe
 

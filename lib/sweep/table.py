@@ -73,7 +73,7 @@ def as_html(records: Sequence[dict]) -> str:
     names = [name for name in lines[0] if name not in ("run", "status")]
     head = "".join(f"<th>{escape(name)}</th>" for name in ("status", *names))
     body = "".join(
-        f"<tr><td class={'soft' if line['status'] == 'ok' else 'error'}><a href='#{escape(line['run'])}'>{line['status']}</a></td>"
+        f"<tr><td><a class={'soft' if line['status'] == 'ok' else 'error'} href='#{escape(line['run'])}'>{line['status']}</a></td>"
         + "".join(f"<td class=number>{escape(number_text(line[name]))}</td>" for name in names)
         + "</tr>"
         for line in lines
