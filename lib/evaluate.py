@@ -96,8 +96,7 @@ class Report:
         parts += ["old decoder"] * card["old_decoder"]
         kind, factors = "scale search" if card["scale_search"] else "scales", " ".join(f"{s:g}" for s in card["scales"])
         parts += [f"{kind} {factors}"] * (card["scales"] != [1.0])
-        if card["detector"]:
-            parts.append("ground-truth boxes" if card["detector"]["name"] == "truth" else f"boxes of {card['detector']['name']}")
+        parts += [_whose_boxes(card["detector"])] if card["detector"] else []
         parts += ["flip test"] * card["flip_test"] + ["half a pixel added"] * card["half_pixel"]
         return ", ".join(parts)
 
@@ -407,6 +406,13 @@ def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int, mos
     """The surest people of each image, or all of them; nothing else is kept."""
     for people in predictor.each(paths, batch_size, "evaluate"):
         yield people[np.sort(np.argsort(-people.scores, kind="stable")[:most])]
+
+
+def _whose_boxes(detector: dict) -> str:
+    if detector["name"] == "truth":
+        return "ground-truth boxes"
+    ap = detector.get("boxes", {}).get("AP", -1)
+    return f"boxes of {detector['name']}" + f" (AP {ap:.3f})" * (ap >= 0)
 
 
 def _noting(predictor: Predictor) -> tuple[Predictor, dict[Path, np.ndarray]]:

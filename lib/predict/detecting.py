@@ -40,7 +40,8 @@ class PoseDetector:
 
     def __call__(self, image: np.ndarray, path: Path | None = None) -> np.ndarray:
         """See `lib.detect.Detector`."""
-        people = self.predictor([image], 1)[0]
+        fitted = self.predictor.fit(image)
+        people = self.predictor.people(self.predictor.answers([fitted])[0], fitted)
         people = people[np.argsort(-people.scores, kind="stable")]
         return boxes_of_people(people[people.scores >= self.threshold], SURE)
 

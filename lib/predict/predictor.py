@@ -295,8 +295,8 @@ class Predictor:
                 raise ValueError(f"{what} finds all people of a picture by itself: leave the detector out")
             return
         if detector is None:
-            raise ValueError(f"{what} reads one person at a time and needs a detector that says where people are: {SPECS}, or a "
-                             "model of this workbook that finds several people")  # fmt: skip
+            raise ValueError(f"{what} reads one person at a time and needs a detector that says where people are; give as detector "
+                             f"{SPECS}, or a model of this workbook that finds several people")  # fmt: skip
         if self.searches or self.scales != (1.0,) or self.fit_to != "model" or self.maps_at != "input":
             raise ValueError(f"{what} is a top-down model, which sees every person in a crop of one size: leave out scales, "
                              "scale_search, fit and maps_at")  # fmt: skip

@@ -18,6 +18,7 @@ from lib.people import People, oks
 from lib.predict import Painter, Predictor, main, watch
 from lib.predict.detecting import PoseDetector, detector_named
 from lib.predict.fitting import fit_box
+from lib.predict.live import LiveView
 from lib.predict.topdown import boxes_of_people, suppressed
 from lib.skeleton import COCO17, Skeleton
 from tests.crop_poles import Given, PoleNet, boxes_of, pole_model
@@ -138,7 +139,7 @@ def test_boxes_around_people():
 
 
 def test_senseless_combinations_are_refused():
-    with pytest.raises(ValueError, match="needs a detector that says where people are: truth, whole, torchvision:NAME"):
+    with pytest.raises(ValueError, match="needs a detector that says where people are; give as detector truth, whole, torchvision:NAME"):
         Predictor(pole_model())
     with pytest.raises(ValueError, match="finds all people of a picture by itself: leave the detector out"):
         Predictor(dot_model(), detector="whole")
@@ -223,6 +224,17 @@ def test_heatmaps_of_crops_are_drawn_where_they_were_found():
     assert Painter(nobody, ("heatmaps",))(next(watch(nobody, Walk(), stop=1)))["heatmaps"].any()
 
 
+def test_the_live_view_shows_crops():
+    pictures = [drawn(POLES), drawn(POLES[:1])]
+    view = LiveView(Predictor(pole_model(), detector=Given(boxes_of(POLES))), pictures)
+    assert view.step() and len(view.people) == 2 and "detect" in view.times.median
+    plain = view.frame.copy()
+    view.layer.value = "heatmaps"
+    assert (view.frame != plain).any()
+    assert view.step() and len(view.people) == 2 and not view.step()
+    view.stop()
+
+
 def test_a_skeleton_of_one_keypoint():
     one = Skeleton("dot", ("top",), (), (), (0.05,))
     codec = HeatmapCodec(one)
@@ -243,7 +255,8 @@ def test_evaluation_says_whose_boxes(tmp_path):
     assert report.run_card["detector"] == {"name": "truth", "licence": None, "threshold": None}
     assert report.config["detector"] == "truth"
     report = evaluate(Predictor(pole_model(), detector=Given(boxes_of(POLES, 0.1))), annotations, images, limit=3)
-    assert "boxes of given" in report.rules() and report.run_card["detector"]["boxes"]["AP50"] < 0.5
+    assert "boxes of given (AP 0.000)" in report.rules() and report.run_card["detector"]["boxes"]["AP50"] < 0.5
+    assert report.run_card["detector"]["licence"] == "ours"
     save_model(tmp_path / "poles.safetensors", pole_model())
     evaluate_command(tmp_path / "poles.safetensors", annotations=annotations, images=images, detector="truth",
                      out_dir=str(tmp_path / "out"))  # fmt: skip
