@@ -270,7 +270,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         groups: for mpii: groups_v12.mat of its evaluation toolkit; left out, the key `group`, or every picture is one.
         scale_search: of one person (`--codec.single=true`): the best pose of these sizes of the picture.
         detector: who finds people for a top-down model: "truth" (annotated boxes), "whole" (one person fills the picture), the
-            .onnx of a YOLO, "torchvision:NAME", a model of this workbook for several people.
+            .onnx of a YOLO, "torchvision:NAME", a model of this workbook for several people, or COCO results of boxes (.json).
         detector_threshold: boxes with a lower score are left out; the sure ones are not enough for AP.
         analysis: folder for what the errors are and what they cost: charts, the worst pictures, analysis.json.
     """

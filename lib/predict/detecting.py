@@ -1,12 +1,14 @@
-"""Any detector by name: those of `lib.detect`, and this workbook's own models, which find people by their keypoints."""
+"""Any detector by name: those of `lib.detect`, this workbook's own models, and what another program found."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
-from lib.detect import THRESHOLD, Detector, open_detector
+from lib.data.coco import category_named, read_coco
+from lib.detect import THRESHOLD, Detector, TruthBoxes, open_detector
 from lib.predict.topdown import boxes_of_people
 from lib.runtime import METADATA_KEY, PUBLIC_SUFFIXES, onnx_session
 
@@ -46,19 +48,61 @@ class PoseDetector:
         return boxes_of_people(people[people.scores >= self.threshold], SURE)
 
 
+class Found(msgspec.Struct):
+    """A row of a COCO results file of boxes."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+class FoundBoxes(TruthBoxes):
+    """The boxes that another program found, from a COCO results file; all of them, whatever they score.
+
+    Published top-down figures are made with such files, so that everybody crops the same.
+
+    Args:
+        results: the file, a list of image_id, category_id, bbox and score.
+        annotations: COCO file that says which pictures the ids are, and which category people are.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError: of `read_coco`; ValueError for a file that is no such list, or one of other pictures.
+    """
+
+    def __init__(self, results: str | Path, annotations: str | Path):
+        coco = read_coco(annotations)
+        people = category_named(coco).id
+        super().__init__(msgspec.structs.replace(coco, annotations=[]))
+        self.name, self.source = Path(results).stem, str(results)
+        try:
+            rows = msgspec.json.decode(Path(results).read_bytes(), type=list[Found])
+        except msgspec.DecodeError as error:
+            raise ValueError(f"{results}: no COCO results of boxes: {error}") from None
+        boxes: dict[int, list] = {image.id: [] for image in coco.images}
+        for row in rows:
+            if row.category_id == people and row.image_id in boxes:
+                boxes[row.image_id].append([*row.bbox, row.score])
+        if rows and not any(boxes.values()):
+            raise ValueError(f"{results}: none of its {len(rows)} boxes is of category {people} in a picture of {annotations}")
+        for image in coco.images:
+            found = np.array(boxes[image.id], np.float32).reshape(-1, 5)
+            self._boxes[image.file_name] = found[np.argsort(-found[:, 4], kind="stable")]
+
+
 def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = THRESHOLD,
                    annotations: str | Path | None = None) -> Detector:  # fmt: skip
     """Open a detector by what a command line calls it.
 
     Args:
-        spec: what `lib.detect.open_detector` takes, or the file of a model of this workbook that finds several people, or
-            "truth=FILE.json", which brings its `annotations` along.
+        spec: what `lib.detect.open_detector` takes, the file of a model of this workbook that finds several people, the .json of
+            COCO results of boxes, or "truth=FILE.json", which brings its `annotations` along.
         device: cpu, cuda or cuda:1.
         threshold: boxes with a lower score are left out, 0..1; given boxes all stay.
-        annotations: COCO file, for "truth".
+        annotations: COCO file, for "truth" and for COCO results.
 
     Raises:
-        ValueError, FileNotFoundError, RuntimeError, OSError: of `open_detector` and `PoseDetector`.
+        ValueError, FileNotFoundError, RuntimeError, OSError: of `open_detector`, `PoseDetector` and `FoundBoxes`.
     """
     if str(spec).startswith("truth="):
         spec, annotations = "truth", str(spec).removeprefix("truth=")
@@ -66,6 +110,10 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
     ours = path.suffix in (".safetensors", ".plan", *PUBLIC_SUFFIXES) and not str(spec).startswith("torchvision:")
     if ours or (path.suffix == ".onnx" and path.is_file() and METADATA_KEY in _metadata(path)):
         detector = PoseDetector(path, device, threshold)
+    elif path.suffix == ".json":
+        if annotations is None:
+            raise ValueError(f"{path}: the boxes of a results file are those of a data set: say which one with annotations")
+        detector = FoundBoxes(path, annotations)
     else:
         detector = open_detector(spec, device, threshold=threshold, annotations=annotations)
     detector.spec = str(path.resolve()) if path.is_file() else str(spec)  # for who wants to do the same again

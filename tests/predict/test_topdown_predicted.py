@@ -175,6 +175,27 @@ def test_detectors_by_name(tmp_path):
     assert len(detector_named(tmp_path / "dots.safetensors", threshold=1)(drawn(POLES))) == 0
 
 
+def test_boxes_that_another_program_found(tmp_path):
+    poles = write_poles(tmp_path / "set", 4)
+    truth = json.loads((poles / "poles.json").read_text())["annotations"]
+    rows = [{"image_id": a["image_id"], "category_id": 1, "bbox": a["bbox"], "score": 0.1 + 0.01 * a["id"]} for a in truth]
+    rows += [{**rows[0], "category_id": 3}, {**rows[0], "image_id": 99}]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    detector = detector_named(tmp_path / "found.json", annotations=poles / "poles.json")
+    for i in range(4):
+        boxes = detector(None, poles / f"images/{i}.png")
+        expected = sorted(([*a["bbox"], 0.1 + 0.01 * a["id"]] for a in truth if a["image_id"] == i), key=lambda b: -b[4])
+        assert np.allclose(boxes, expected)
+    report = evaluate(Predictor(pole_model(), detector=detector), poles / "poles.json", poles / "images")
+    assert "boxes of found (AP 1.000)" in report.rules() and report.metrics["AP"] > 0.9
+    for content, error in (("[{}]", "no COCO results of boxes: .*image_id"), (json.dumps(rows[-2:]), "none of its 2 boxes")):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(ValueError, match=error):
+            detector_named(tmp_path / "bad.json", annotations=poles / "poles.json")
+    with pytest.raises(ValueError, match="say which one with annotations"):
+        detector_named(tmp_path / "found.json")
+
+
 class Walk:
     """A source of a pole that walks to the right."""
 
