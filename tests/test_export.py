@@ -125,12 +125,11 @@ def test_trt_pose_exports_with_equal_maps_on_pictures_made_for_it(tmp_path):
     assert Predictor(tmp_path / "deep/er/net.onnx").input_size == (64, 64)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_lightweight_openpose_exports_its_last_stage_alone(tmp_path, precision):
+def test_lightweight_openpose_exports_its_last_stage_alone(tmp_path):
     torch.manual_seed(0)
     network = LightweightOpenPose(OPENPOSE18, num_refinement_stages=2, num_channels=8, width=0.25)
     model = Model(network.train(), PafCodec(OPENPOSE18, **LIGHTWEIGHT_OPENPOSE_TARGETS), (256, 456))
-    report = export_onnx(model, tmp_path / "net.onnx", precision=precision, limit=3)
+    report = export_onnx(model, tmp_path / "net.onnx", precision="fp16", limit=3)
     assert set(report.maps) == {"heatmaps", "pafs"} and network.training
     outputs = onnx.load(tmp_path / "net.onnx").graph.output
     shapes = {output.name: [d.dim_value for d in output.type.tensor_type.shape.dim][1:] for output in outputs}
@@ -252,12 +251,6 @@ def test_a_provider_that_is_not_there_is_an_error(folder, report, monkeypatch, c
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RuntimeError, match="CUDAExecutionProvider.*CPUExecutionProvider"):
         Predictor(folder / "dots.onnx", device="cuda")
-
-
-def test_the_command_prints_the_table(folder, report, tmp_path, capsys):
-    out = export_model(folder / "dots.safetensors", tmp_path / "dots.onnx", data_dir=folder / "poles", limit=3)
-    assert out == tmp_path / "dots.onnx" and out.exists()
-    assert "3 images" in capsys.readouterr().out
 
 
 def test_tolerances_are_those_of_the_specification():

@@ -38,7 +38,7 @@ def busy(network: HigherHRNet) -> HigherHRNet:
 
 
 @pytest.mark.parametrize(
-    ("options", "half"), [({}, False), ({}, True), ({"tags_at_half": True, "tag_per_keypoint": False}, False)]
+    ("options", "half"), [({}, True), ({"tags_at_half": True, "tag_per_keypoint": False}, False)]
 )
 def test_one_file_finds_the_same_people(options, half: bool, tmp_path, pictures):
     codec = TagsCodec(COCO17, **options, detection_threshold=0.5)

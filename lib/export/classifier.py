@@ -54,8 +54,10 @@ def export_classifier(
         ValueError: not an `.onnx` name, another precision, or a file that names others; it is kept as `PATH.rejected`.
     """
     path = Path(path)
-    if path.suffix != ".onnx" or precision not in PROBABILITIES:
-        raise ValueError(f"{path}: a classifier becomes an .onnx file in fp32 or fp16, not in {precision}")
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path}: a classifier becomes an .onnx file")
+    if precision not in PROBABILITIES:
+        raise ValueError(f"{path}: a classifier is written in fp32 or fp16, not {precision}")
     origin = {} if isinstance(model, Classifier) else {"source": Path(model).name, "source_sha256": file_sha256(model)}
     model = model if isinstance(model, Classifier) else load_classifier(model)
     proto = to_onnx(model, half=precision == "fp16", opset=opset, origin=origin)

@@ -81,6 +81,8 @@ def to_int8(proto: onnx.ModelProto, inputs: Iterable[np.ndarray], int8_for: Int8
     if int8_for not in ("cpu", "tensorrt"):
         raise ValueError(f"int8_for is {int8_for!r}; choose cpu or tensorrt")
     reader = _Inputs(inputs)
+    if not reader.count:
+        raise ValueError("there is no picture to calibrate int8 on: every number's range is measured on pictures")
     kept = last_layers(proto.graph)
     tensorrt = int8_for == "tensorrt"
     options = {"WeightSymmetric": True, "ActivationSymmetric": tensorrt, "QuantizeBias": not tensorrt,
@@ -99,8 +101,6 @@ def to_int8(proto: onnx.ModelProto, inputs: Iterable[np.ndarray], int8_for: Int8
             whole = onnx.load(target)
     finally:
         logging.disable(logging.NOTSET)
-    if not reader.count:
-        raise ValueError("there is no picture to calibrate int8 on: every number's range is measured on pictures")
     metadata = metadata_of(proto)
     metadata["export"] |= {"precision": "int8", "int8_for": int8_for, "calibrated_on": reader.count, "kept_float": kept}
     return described(whole, metadata)
@@ -155,13 +155,13 @@ class _Inputs(CalibrationDataReader):
     """Pictures, one by one, as ONNX Runtime asks for them."""
 
     def __init__(self, pictures: Iterable[np.ndarray]):
-        self._pictures, self.count = iter(pictures), 0
+        pictures = list(pictures)
+        self._pictures, self.count = iter(pictures), len(pictures)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         picture = next(self._pictures, None)
         if picture is None:
             return None
-        self.count += 1
         return {INPUT: np.ascontiguousarray(picture.transpose(2, 0, 1)[None], np.float32)}
 
 
