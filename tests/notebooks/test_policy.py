@@ -53,7 +53,7 @@ def _sizes(code, text):
         yield f"{words} words of prose, there should be {WORDS[0]}–{WORDS[1]}"
     lines = [len(cell.source.splitlines()) for cell in code]
     if len(lines) > 1 and (longest := statistics.quantiles(lines, n=10, method="inclusive")[-1]) > LONGEST_P90:
-        yield f"nine tenths of the code cells should have at most {LONGEST_P90} lines, not {longest:.0f}"
+        yield f"nine tenths of the code cells should have at most {LONGEST_P90} lines, not {longest:.1f}"
 
 
 def _parameters(name, notebook):
