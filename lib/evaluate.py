@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from lib import ROOT, files
-from lib.analysis import analyse, write_analysis
+from lib.analysis import analyse, plain, write_analysis
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_weights
 from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
@@ -222,7 +222,7 @@ def write_report(report: Report, out_dir: str | Path, results: Sequence[Mapping]
     if report.curves:
         metrics["curves"] = {"threshold": THRESHOLDS.round(2)} | report.curves
     results = report.results if results is None else results
-    for name, content in (("coco_results", results), ("metrics", _plain(metrics)), ("run_card", report.run_card)):
+    for name, content in (("coco_results", results), ("metrics", plain(metrics)), ("run_card", report.run_card)):
         files.write(out_dir / f"{name}.json", json.dumps(content, indent=None if name == "coco_results" else 2))
     if report.run_card["measure"] == "coco":
         files.write(out_dir / "coco_output.txt", coco_output(report.metrics))
@@ -371,17 +371,6 @@ def _check_measure(measure: str, rules: str, people: str, groups: str | Path | N
         raise ValueError(f"--people={people} belongs to --measure=pckh, not to {measure}")
     if groups is not None and measure != "mpii":
         raise ValueError(f"--groups belongs to --measure=mpii, not to {measure}")
-
-
-def _plain(content):
-    """What JSON can say: arrays as lists, and null for what is no number."""
-    if isinstance(content, Mapping):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, (list, np.ndarray)):
-        return [_plain(value) for value in content]
-    if isinstance(content, (float, np.floating)):
-        return float(content) if np.isfinite(content) else None
-    return content
 
 
 def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:

@@ -120,7 +120,7 @@ class Analysis:
             "by_crowding": [g._asdict() for g in self.by_crowding],
             "worst_images": [self._row(picture) for picture in self.errors.worst()],
         }  # fmt: skip
-        return _plain(content)
+        return plain(content)
 
     def _row(self, picture: Judged) -> dict[str, Any]:
         kinds = {kind: int((picture.kinds == number).sum()) for number, kind in enumerate(KINDS)}
@@ -160,6 +160,17 @@ def write_analysis(analysis: Analysis, out_dir: str | Path) -> Analysis:
     return analysis
 
 
+def plain(content: Any) -> Any:
+    """What JSON can say: arrays as lists, and null for what is no number."""
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, (list, np.ndarray)):
+        return [plain(value) for value in content]
+    if isinstance(content, (float, np.floating)):
+        return float(content) if np.isfinite(content) else None
+    return content
+
+
 def crowd_index(scene: Scene) -> float:
     """How much people of a picture are in each other's way: keypoints of others in somebody's box for each of his own there.
 
@@ -193,11 +204,3 @@ def _by_crowding(errors: Errors, scenes: Sequence[Scene]) -> list[Group]:
         found = tally([p.scene for p in chosen], [p.similarity for p in chosen])
         groups.append(Group(name, found.found.shape[1], found.average_precision()))
     return groups
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, Mapping):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_plain(value) for value in content]
-    return None if isinstance(content, float) and not np.isfinite(content) else content

@@ -26,7 +26,7 @@ def figure(rows: Sequence, rules: str) -> Figure:
     panels = [accuracy_panel, people_panel, stages_panel, errors_panel] if rows[0].latency else [errors_panel]
     sheet = Figure(figsize=(13, 8.6) if len(panels) > 1 else (8, 4.5))
     across = 2 if len(panels) > 1 else 1
-    sheet.subplots_adjust(0.06 if across > 1 else 0.3, 0.08, 0.985, 0.91, 0.42, 0.27)
+    sheet.subplots_adjust(0.1 if across > 1 else 0.3, 0.1 if across > 1 else 0.2, 0.985, 0.91, 0.3, 0.3)
     for axis, panel in zip(sheet.subplots(across, across, squeeze=False).flat, panels):
         panel(rows, axis)
         axis.spines[["top", "right"]].set_visible(False)
@@ -77,7 +77,7 @@ def stages_panel(rows: Sequence, axis: Axes) -> None:
         left += values
     _named(axis, rows)
     axis.set(xlabel="milliseconds", title=f"stages, {count} people")
-    axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(STAGES))
+    axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=len(STAGES))
 
 
 def errors_panel(rows: Sequence, axis: Axes) -> None:
@@ -89,7 +89,7 @@ def errors_panel(rows: Sequence, axis: Axes) -> None:
         left += values
     _named(axis, rows)
     axis.set(xlabel="% of the labelled keypoints", title="errors of keypoints")
-    axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(KINDS))
+    axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=len(KINDS))
 
 
 def _named(axis: Axes, rows: Sequence) -> None:
