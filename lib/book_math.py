@@ -7,9 +7,6 @@ import io
 import re
 from functools import lru_cache
 
-from matplotlib import mathtext
-from matplotlib.font_manager import FontProperties
-
 CODE = r"(?:^|\n)(?:```|~~~).*?\n(?:```|~~~)|`+[^`\n]*`+"
 FORMULA = r"\$\$(?P<block>.+?)\$\$|(?<![\\$\w])\$(?P<inline>[^\s$](?:[^$\n]*[^\s$])?)\$(?![\d\w])"
 
@@ -35,6 +32,9 @@ def _replace(match: re.Match) -> str:
 @lru_cache
 def _draw(source: str) -> tuple[str, float]:
     """Data URI of the formula and how far it reaches below the line, in points."""
+    from matplotlib import mathtext  # most notebooks of a sweep have no formula and need not wait for it
+    from matplotlib.font_manager import FontProperties
+
     font = FontProperties(size=12.5, math_fontfamily="cm")
     file = io.BytesIO()
     depth = mathtext.math_to_image(f"${source}$", file, prop=font, dpi=72, format="svg")

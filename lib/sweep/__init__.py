@@ -12,3 +12,9 @@
 Every run is a process of its own in a folder of its own, here or on a Dask cluster. The same command again does what is
 missing, what failed, and what the notebook's cells have changed under; everything else is kept.
 """
+
+import sys
+
+# jsonschema stands behind every tool for notebooks and compiles the grammar of international web addresses if it finds it:
+# a second in every process, of which a sweep starts many
+sys.modules.setdefault("rfc3987_syntax", None)

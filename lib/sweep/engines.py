@@ -8,6 +8,7 @@ workers all die with one.)
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
@@ -72,6 +73,8 @@ def dask(address: str, folder: Path, threads: int | None = None) -> Iterator[Eng
         from distributed import Client
     except ImportError:
         raise RuntimeError("a cluster needs Dask: pip install -e '.[dask]'") from None
+    # what happens to the cluster is said here in a sentence; Dask would print the stacks of its attempts to connect again
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False, asynchronous=False)
     except (OSError, ValueError) as error:

@@ -26,8 +26,7 @@ def main(folder: Path) -> None:
         _hold(folder, held)
         if (folder / "run.json").exists():
             return
-        # jsonschema compiles the grammar of international web addresses if it can, which costs a second of every run
-        sys.modules.setdefault("rfc3987_syntax", None)
+        # imported here, so that a run which is done already ends in a moment
         from lib.book import run_notebook
         from lib.book_plan import plan
 
