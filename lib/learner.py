@@ -105,6 +105,7 @@ class PoseModule(Learner):
         """What a checkpoint holds: the network as it is now, and all that is needed to predict with it."""
         if isinstance(data.train_set, PersonBoxes):
             info = {"box_padding": data.train_set.augment.padding, **info}
+        info = {**getattr(self.network, "info", {}), **info}  # whose weights it started from, and their licence
         return Model(self.network, self.codec, tuple(data.input_size), data.keep_aspect_ratio, info)
 
     def save(self, path: str | Path, data: PoseData, **info: Any) -> Path:
