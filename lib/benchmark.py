@@ -96,6 +96,7 @@ def benchmark(
         ValueError, OSError, RuntimeError: of `Predictor` and of the detector.
     """
     with _threads(threads), tempfile.TemporaryDirectory() as scratch:
+        facts = machine()
         crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in ([] if pictures else people)}
         if pictures:
             crowds["own"] = None, image_files(pictures)
@@ -119,7 +120,7 @@ def benchmark(
               "precision": predictor.metadata.get("export", {}).get("precision", precision),
               "input_size": list(predictor.input_size), "picture_size": None if pictures else list(size), "threads": threads,
               "flip_test": flip_test, "detector": predictor.detector.name if predictor.per_person else None, "warmup": warmup,
-              "repeats": repeats, "machine": machine(), "rows": rows}  # fmt: skip
+              "repeats": repeats, "machine": facts, "rows": rows}  # fmt: skip
     if out:
         files.write(out, json.dumps(result, indent=2))
     print(table(result))
