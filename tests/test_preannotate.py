@@ -116,6 +116,8 @@ def test_confidence_becomes_visibility():
     assert label.people[0].box == [0, 34, 35, 6]  # around the labelled, with a margin, cut at the picture
     boxes = np.array([[1, 2, 3, 4]] * 2, np.float32)
     assert labelled("a.jpg", image, People(keypoints, [1, 1], boxes), 0.3, 0.6)[0].people[0].box == [1, 2, 3, 4]
+    boxes[0] = [-5, 10.5, 100, 90]
+    assert labelled("a.jpg", image, People(keypoints, [1, 1], boxes), 0.3, 0.6)[0].people[0].box == [0, 10.5, 60, 29.5]
     broken = keypoints.copy()
     broken[0, 0] = np.nan
     assert labelled("a.jpg", image, People(broken, [1, 1]), 0.3, 0.6)[0].people[0].keypoints[:3] == [0, 0, 0]

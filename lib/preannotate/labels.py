@@ -30,9 +30,11 @@ def labelled(name: str, image: np.ndarray, people: People, low: float, high: flo
     xy = np.where(found[..., None], people.keypoints[..., :2], 0).astype(float).clip(0, (width - 1, height - 1)).round(2)
     figures = []
     for i in np.flatnonzero((v > 0).any(axis=1)):
-        box = box_around(xy[i][v[i] > 0].tolist(), (height, width))
-        if people.boxes is not None:
-            box = [round(float(n), 2) for n in people.boxes[i]]
+        points, given = xy[i][v[i] > 0].tolist(), people.boxes is not None
+        if given:
+            x, y, w, h = people.boxes[i].astype(float)
+            points = [(x, y), (x + w, y + h)]
+        box = box_around(points, (height, width), margin=not given)
         figures.append(Person(np.column_stack([xy[i], v[i]]).ravel().tolist(), box))
     return Labelled(name, width, height, figures), len(people) - len(figures)
 
