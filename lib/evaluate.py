@@ -241,7 +241,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
     """Print the table of a model on a dataset: COCO's, or one of MPII's.
 
     Args:
-        model: .safetensors, .onnx or .plan file, or a public .pth of trt_pose, Lightweight OpenPose or HigherHRNet.
+        model: .safetensors, an exported .onnx, .plan, .pt2 or .ts, or a public .pth (see pretrained/README.md).
         data_dir: folder as data/README.md describes.
         split: train or val.
         out_dir: also write results, figures and run card there, and a config.yaml: with --config=config.yaml the same again.

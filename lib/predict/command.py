@@ -60,7 +60,7 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
 
     Args:
         source: picture, folder (with its sub-folders), video, or camera:0.
-        model: `.safetensors`, `.onnx` or `.plan`, or a public `.pth` of trt_pose, Lightweight OpenPose or HigherHRNet.
+        model: `.safetensors`, an exported `.onnx`, `.plan`, `.pt2` or `.ts`, or a public `.pth` (see pretrained/README.md).
         out: folder for the results.
         track: give people ids that last from frame to frame.
         smooth: calm the keypoints of everybody who is tracked; implies track.

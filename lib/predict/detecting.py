@@ -10,7 +10,7 @@ import numpy as np
 from lib.data.coco import category_named, read_coco
 from lib.detect import THRESHOLD, Detector, TruthBoxes, open_detector
 from lib.predict.topdown import boxes_of_people
-from lib.runtime import METADATA_KEY, PUBLIC_SUFFIXES, onnx_session
+from lib.runtime import EXPORTED_SUFFIXES, METADATA_KEY, PUBLIC_SUFFIXES, onnx_session
 
 SURE = 0.1  # keypoints with a lower score do not stretch a box
 
@@ -107,8 +107,10 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
     if str(spec).startswith("truth="):
         spec, annotations = "truth", str(spec).removeprefix("truth=")
     path = Path(spec)
-    ours = path.suffix in (".safetensors", ".plan", *PUBLIC_SUFFIXES) and not str(spec).startswith("torchvision:")
-    if ours or (path.suffix == ".onnx" and path.is_file() and METADATA_KEY in _metadata(path)):
+    ours = path.suffix in (".safetensors", *EXPORTED_SUFFIXES, *PUBLIC_SUFFIXES) and not str(spec).startswith("torchvision:")
+    if path.suffix == ".onnx":
+        ours = path.is_file() and METADATA_KEY in _metadata(path)
+    if ours:
         detector = PoseDetector(path, device, threshold)
     elif path.suffix == ".json":
         if annotations is None:

@@ -60,8 +60,8 @@ class Predictor:
         padding: sides of a crop per side of its box, as trained.
 
     Args:
-        model: `.safetensors` checkpoint, exported `.onnx`, TensorRT `.plan`, a public `.pth` of one of the kinds in `PUBLIC`,
-            or a `Model` in memory, of which a copy is taken.
+        model: what `lib.runtime.open_network` takes: `.safetensors` checkpoint, exported `.onnx`, `.plan`, `.pt2` or `.ts`, a
+            public `.pth`, or a `Model` in memory, of which a copy is taken.
         device: "cpu", "cuda" or "cuda:1". A device that cannot be used is an error, never a silent fallback.
         precision: "bf16" runs a torch network under autocast; an exported file carries its own precision.
         flip_test: average the maps of the image and of its mirror image (tags get a second number instead); twice the work,
