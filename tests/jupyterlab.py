@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import re
 import secrets
@@ -10,10 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from urllib.error import URLError
 
@@ -31,13 +35,23 @@ needs_browser = [
 
 
 @contextmanager
-def lab(notebook: Path, own: Path) -> Iterator[str]:
-    """Address of a JupyterLab on this computer which shows a notebook and its folder, ended afterwards.
+def lab(notebook: Path) -> Iterator[str]:
+    """Address at which JupyterLab on this computer shows a notebook and its folder; its kernels end afterwards.
 
-    Args:
-        notebook: the file to open.
-        own: an empty folder for its settings and its log.
+    One server serves all tests of a process: starting and ending one takes as long as most of them.
     """
+    server, token = _server()
+    try:
+        yield f"{server}/lab/tree{notebook.resolve().as_posix()}?token={token}&reset"
+    finally:
+        for session in json.loads(_ask(server, token, "/api/sessions")):
+            _ask(server, token, f"/api/sessions/{session['id']}", method="DELETE")
+
+
+@cache
+def _server() -> tuple[str, str]:
+    """Address and token of a JupyterLab which sees every folder and ends with this process."""
+    own = Path(tempfile.mkdtemp(prefix="jupyterlab-"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -50,21 +64,31 @@ def lab(notebook: Path, own: Path) -> Iterator[str]:
     (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')  # no question over the page
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-        "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={notebook.parent}",
+        "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--ServerApp.root_dir=/",
+        "--ContentsManager.allow_hidden=True",
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     with (own / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log, start_new_session=True)
+    atexit.register(_end, server, own)
+    _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, own / "lab.log")
+    return f"http://127.0.0.1:{port}", token
+
+
+def _end(server: subprocess.Popen, own: Path) -> None:
+    # a polite end first: the server then ends its kernels too
+    server.send_signal(signal.SIGTERM)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, own / "lab.log")
-        yield f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token={token}&reset"
-    finally:
-        # a polite end first: the server then ends its kernels too
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+    shutil.rmtree(own, ignore_errors=True)
+
+
+def _ask(server: str, token: str, path: str, method: str = "GET") -> bytes:
+    request = urllib.request.Request(server + path, method=method, headers={"Authorization": f"token {token}"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return answer.read()
 
 
 @contextmanager
@@ -108,11 +132,11 @@ def run_all_cells(page) -> None:
 
 
 def _wait_for(address, server, log, seconds=60):
-    for _ in range(seconds * 2):
+    for _ in range(seconds * 10):
         assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()[-2000:]}"
         try:
             urllib.request.urlopen(address, timeout=5).close()
             return
         except URLError:
-            time.sleep(0.5)
+            time.sleep(0.1)
     pytest.fail(f"JupyterLab did not answer within {seconds} s:\n{log.read_text()[-2000:]}")

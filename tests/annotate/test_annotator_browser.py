@@ -46,12 +46,11 @@ def annotator(data, tmp_path, name, views=1):
         f"display(*[Annotator(session) for _ in range({views})])"
     )
     (tmp_path / "notebooks").mkdir()
-    notebook, own = tmp_path / "notebooks/annotate.ipynb", tmp_path / "own"
-    own.mkdir()
+    notebook = tmp_path / "notebooks/annotate.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell(cell)], metadata=KERNEL), notebook)
     shots = ROOT / "build/browser-annotator"
     shots.mkdir(parents=True, exist_ok=True)
-    with lab(notebook, own) as address, page_of(address, shots / f"{name}.png") as page:
+    with lab(notebook) as address, page_of(address, shots / f"{name}.png") as page:
         run_all_cells(page)
         page.locator(".pose-annotator[data-picture='160x120']").nth(views - 1).wait_for(timeout=20_000)
         yield page

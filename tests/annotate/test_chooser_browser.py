@@ -29,13 +29,12 @@ def test_choose_by_keyboard_and_mouse_and_save(tmp_path):
     pictures = [rng.integers(100 - 4 * (i % 12), 130 + 8 * (i % 12), (48, 64, 3), np.uint8) for i in range(24)]
     film = write_video(tmp_path / "film.mp4", pictures)
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "own").mkdir()
     notebook, out = tmp_path / "notebooks/choose.ipynb", tmp_path / "pictures"
     cell = f"from lib.annotate.chooser import FrameChooser\nFrameChooser({str(film)!r}, {str(out)!r})"
     nbformat.write(new_notebook(cells=[new_code_cell(cell)], metadata=KERNEL), notebook)
     shots = ROOT / "build/browser-chooser"
     shots.mkdir(parents=True, exist_ok=True)
-    with lab(notebook, tmp_path / "own") as address, page_of(address, shots / "chooser.png") as page:
+    with lab(notebook) as address, page_of(address, shots / "chooser.png") as page:
         run_all_cells(page)
         tiles = page.locator(".chooser-tile")
         tiles.nth(23).wait_for()

@@ -48,12 +48,11 @@ def changed(page, before, least=0.5) -> list[int]:
 
 def test_sliders_buttons_and_play(tmp_path):
     (tmp_path / "notebooks").mkdir()
-    notebook, own = tmp_path / "notebooks/live.ipynb", tmp_path / "own"
-    own.mkdir()
+    notebook = tmp_path / "notebooks/live.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell(CELL), new_code_cell("1 + 1")], metadata=KERNEL), notebook)
     shots = ROOT / "build/browser-live"
     shots.mkdir(parents=True, exist_ok=True)
-    with lab(notebook, own) as address, page_of(address, shots / "live.png") as page:
+    with lab(notebook) as address, page_of(address, shots / "live.png") as page:
         run_all_cells(page)
         page.wait_for_function(f"{PICTURE}?.naturalWidth === 240")
         with_people = pixels(page)
