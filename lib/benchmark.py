@@ -209,7 +209,7 @@ def drawn_crowd(
     Returns:
         The COCO file with everybody's keypoints and boxes, and the pictures.
     """
-    scene = Scene(size, people, people, (0.25, 0.45), crowd=0, truncation=0, objects=0)
+    scene = Scene(size, people, people, (0.4, 0.6), crowd=0, truncation=0, objects=0)
     annotations, images = find_split(write_dataset(folder, num_train=1, num_val=pictures, scene=scene, workers=1), "val")
     return annotations, [images / image.file_name for image in read_coco(annotations).images]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -22,6 +23,7 @@ from lib.export import plan as export_tensorrt
 from lib.models import NETWORKS
 from lib.parity import ParityError
 from lib.predict import Predictor
+from lib.runtime import METADATA_KEY
 from lib.runtime import plan as runtime_plan
 from tests.dots import DotNet, dot_model, draw_poles, write_poles
 
@@ -298,3 +300,20 @@ def test_without_tensorrt_one_sentence_names_the_way_out(folder, tmp_path, monke
 def test_foreign_and_missing_onnx_files_are_named(trt, tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.onnx"):
         export_tensorrt.build_tensorrt(tmp_path / "gone.onnx", tmp_path / "gone.plan")
+
+
+def test_int8_of_cpus_is_not_even_tried(trt, folder, tmp_path):
+    proto = onnx.load(folder / "dots.onnx")
+    metadata = json.loads(proto.metadata_props[0].value)
+    metadata["export"] |= {"precision": "int8", "int8_for": "cpu"}
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(proto, tmp_path / "int8.onnx")
+    with pytest.raises(ValueError, match="int8.onnx: its int8 is that of CPUs.*--int8_for tensorrt"):
+        export_model(tmp_path / "int8.onnx", tmp_path / "plans", data_dir=folder / "poles")
+    metadata["export"]["int8_for"] = "tensorrt"
+    onnx.helper.set_model_props(proto, {METADATA_KEY: json.dumps(metadata)})
+    onnx.save(proto, tmp_path / "int8.onnx")
+    plan = export_model(tmp_path / "int8.onnx", tmp_path / "plans", data_dir=folder / "poles")
+    assert "_int8_b8" in plan.name
+    # rounding of eight bits is another one there: as for the file itself, AP judges
+    assert json.loads(Path(f"{plan}.json").read_text())["parity"]["tolerance"]["maps"] is None

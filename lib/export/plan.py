@@ -24,9 +24,9 @@ from lib.runtime.plan import import_tensorrt, major
 
 def plan_name(exported: Path, max_batch: int) -> str:
     """`<model>_<gpu>_trt<version>_<precision>_b<max batch>.plan` for this machine."""
+    precision = _metadata_of(exported).get("export", {}).get("precision", "fp32")
     trt = import_tensorrt()
     checked_device("cuda")
-    precision = _metadata_of(exported).get("export", {}).get("precision", "fp32")
     return f"{exported.stem}_{_gpu()}_trt{trt.__version__}_{precision}_b{max_batch}.plan"
 
 
@@ -49,13 +49,10 @@ def build_tensorrt(
         RuntimeError: no TensorRT, no GPU, or TensorRT refuses the network, quoting its reasons.
         ValueError: the ONNX file is not ours, or its int8 is that of CPUs.
     """
-    trt = import_tensorrt()
-    checked_device("cuda")
     exported, plan = Path(exported), Path(plan)
     metadata = _metadata_of(exported)
-    if metadata.get("export", {}).get("int8_for") == "cpu":
-        raise ValueError(f"{exported}: its int8 is that of CPUs (unsigned, with zeros of their own), which TensorRT does not read; "
-                         "export the checkpoint with --precision int8 --int8_for tensorrt")  # fmt: skip
+    trt = import_tensorrt()
+    checked_device("cuda")
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = _parsed(trt, builder, logger, exported)
@@ -101,7 +98,11 @@ def _metadata_of(exported: Path) -> dict:
     if not exported.is_file():
         raise FileNotFoundError(f"there is no exported file {exported}")
     properties = {entry.key: entry.value for entry in onnx.load(exported).metadata_props}
-    return checked_metadata(properties.get(METADATA_KEY), exported)
+    metadata = checked_metadata(properties.get(METADATA_KEY), exported)
+    if metadata.get("export", {}).get("int8_for") == "cpu":
+        raise ValueError(f"{exported}: its int8 is that of CPUs (unsigned, with zeros of their own), which TensorRT does not read; "
+                         "export the checkpoint with --precision int8 --int8_for tensorrt")  # fmt: skip
+    return metadata
 
 
 def _load_timing_cache(config, path: Path) -> None:
