@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -69,7 +68,8 @@ def sweep(
         missing = [run for run in runs if run.name not in progress.records]
         try:
             if missing:
-                with _engine(folder, workers, scheduler, threads) as engine:
+                at = engines.dask(scheduler, folder, threads) if scheduler else engines.local(workers, threads)
+                with at as engine:
                     print(f"{len(runs)} runs, {len(runs) - len(missing)} kept; {min(engine.slots, len(missing))} at a time on "
                           f"{engine.name}, {engine.threads} threads each\nfolder {folder}")  # fmt: skip
                     progress.follow(missing, engine)
@@ -140,7 +140,8 @@ class _Progress:
                 self.records[run.name] = record
                 self.save(report=time.monotonic() - self._reported > REPORT_EVERY)
                 bar.write(one_line(record))
-                bar.set_postfix_str(f"{failed} failed" if (failed := self._failed()) else "", refresh=False)
+                failed = sum(record["status"] != "ok" for record in self.records.values())
+                bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
                 bar.update()
 
     def save(self, report: bool) -> None:
@@ -186,14 +187,6 @@ class _Progress:
     def _described(self, run: Run, record: dict) -> dict:
         return record | {"title": run.name, "heading": run.label or run.chapter.heading, "swept": run.swept}
 
-    def _failed(self) -> int:
-        return sum(record["status"] != "ok" for record in self.records.values())
-
-
-def _engine(folder: Path, workers: int | None, scheduler: str | None,
-            threads: int | None) -> AbstractContextManager[engines.Engine]:  # fmt: skip
-    return engines.dask(scheduler, folder, threads) if scheduler else engines.local(workers, threads)
-
 
 def _as_they_end(futures: Mapping[Future, Run], bar: tqdm) -> Iterator[Future]:
     """Futures as they end; the clock of the bar goes on meanwhile."""
@@ -209,8 +202,7 @@ def _why(status: int | None, log: str) -> dict[str, str]:
     if status is None:
         return {"name": "LostWorker", "message": f"the worker of this run was lost ({log})"}
     if status < 0:
-        name = signal.Signals(-status).name
-        return {"name": "Killed", "message": f"its process was ended by {name}: too little memory, or somebody killed it",
-                "traceback": log}  # fmt: skip
+        return {"name": "Killed", "traceback": log, "message": f"its process was ended by signal {-status} "
+                f"({signal.strsignal(-status)}): too little memory, or somebody killed it"}  # fmt: skip
     last = (log.strip().splitlines() or ["it gives no reason"])[-1]
     return {"name": "Ended", "message": f"its process ended with status {status}: {last}", "traceback": log}

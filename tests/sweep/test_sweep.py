@@ -79,7 +79,7 @@ def test_twelve_runs_survive_a_failure_and_a_kill_and_the_next_start_does_what_i
     assert [row["AP"] for row in rows.values()][:6] == [0.2, 1.2, 2.2, 3.2, 4.2, 0.4]
     assert {row["threads"] for row in rows.values() if row["status"] == "ok"} == {str(max(1, engines._cores() // 3))}
     records = json.loads((folder / "manifest.json").read_text())["notebooks"]
-    assert records[10]["error"]["message"] == "no <luck>" and "ended by SIGKILL" in records[11]["error"]["message"]
+    assert records[10]["error"]["message"] == "no <luck>" and "ended by signal 9" in records[11]["error"]["message"]
 
     rows, _ = run(TWELVE, workers=3)
     assert [row["status"] for row in rows.values()] == ["ok"] * 10 + ["failed", "ok"]

@@ -5,6 +5,7 @@ import re
 import nbformat
 import pytest
 
+from lib import ROOT
 from lib.book_plan import UsageError
 from lib.sweep.grid import read_grid
 
@@ -66,6 +67,11 @@ def test_names_are_file_names_everywhere(tmp_path, notebook):
 def test_a_notebook_of_the_workbook_by_its_number():
     (run,) = read_grid({"notebook": 0, "runs": [{"seed": 3}]})  # YAML reads 00 as 0
     assert run.chapter.title == "00_start_here"
+
+
+def test_the_example_is_a_grid_of_files_that_are_there():
+    runs = read_grid(ROOT / "notebooks/sweep_models.yaml")
+    assert len(runs) == 4 and all((ROOT / run.swept["model"]).exists() for run in runs)
 
 
 @pytest.mark.parametrize(
