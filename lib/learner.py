@@ -190,27 +190,24 @@ class PoseData(lightning.LightningDataModule):
         if neck and skeleton:
             raise ValueError("data.neck and data.skeleton: a skeleton says whether there is a neck, leave data.neck out")
         self._view = category, neck, Skeleton.named(_from_root(skeleton)) if skeleton else None
-        shared = dict(category=category, input_size=input_size, mask_stride=mask_stride,
-                      mask_unlabelled=mask_unlabelled, seed=seed)  # fmt: skip
-        self._whole = dict(keep_aspect_ratio=keep_aspect_ratio, min_area=min_area, max_area=max_area, **shared)
+        shared = dict(category=category, mask_stride=mask_stride, seed=seed)
+        sized, masked = shared | {"input_size": input_size}, {"mask_unlabelled": mask_unlabelled}
+        self._whole = dict(keep_aspect_ratio=keep_aspect_ratio, min_area=min_area, max_area=max_area, **sized, **masked)
+        unlabelled = dict(limit=limit_train, unlabelled_pictures=unlabelled_pictures)
         annotations, images = _find(data_dir, "train", train_annotations, train_images)
         self._labels = labels = _viewed(LabelIndex.of(annotations), *self._view)
         if samples == "people":
-            self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **shared)
+            self.train_set = PersonCrops(labels, images, augment=crops, limit=limit_train, **sized, **masked)
         elif samples == "boxes":
-            del shared["mask_unlabelled"]
-            self.train_set = PersonBoxes(labels, images, augment=boxes, limit=limit_train, **shared)
+            self.train_set = PersonBoxes(labels, images, augment=boxes, limit=limit_train, **sized)
         elif samples == "scaled":
-            del shared["input_size"]
-            self.train_set = ScaledPictures(labels, images, augment=scaled, limit=limit_train,
-                                            unlabelled_pictures=unlabelled_pictures, **shared)  # fmt: skip
+            self.train_set = ScaledPictures(labels, images, augment=scaled, **shared, **masked, **unlabelled)
         else:
-            self.train_set = CocoKeypoints(labels, images, augment=augment, limit=limit_train,
-                                           unlabelled_pictures=unlabelled_pictures, **self._whole)  # fmt: skip
+            self.train_set = CocoKeypoints(labels, images, augment=augment, **self._whole, **unlabelled)
         annotations, images = _find(data_dir, "val", val_annotations, val_images)
         val_coco = _viewed(read_coco(annotations), *self._view)
         if samples == "boxes":
-            self.val_set = PersonBoxes(val_coco, images, augment=boxes and boxes.still, limit=limit_val, **shared)
+            self.val_set = PersonBoxes(val_coco, images, augment=boxes and boxes.still, limit=limit_val, **sized)
         else:
             self.val_set = CocoKeypoints(val_coco, images, limit=limit_val, **self._whole)
         self.skeleton = self.train_set.skeleton
