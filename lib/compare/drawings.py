@@ -26,7 +26,7 @@ def figure(rows: Sequence, rules: str) -> Figure:
     panels = [accuracy_panel, people_panel, stages_panel, errors_panel] if rows[0].latency else [errors_panel]
     sheet = Figure(figsize=(13, 8.6) if len(panels) > 1 else (8, 4.5))
     across = 2 if len(panels) > 1 else 1
-    sheet.subplots_adjust(0.1 if across > 1 else 0.3, 0.1 if across > 1 else 0.2, 0.985, 0.91, 0.3, 0.3)
+    sheet.subplots_adjust(0.125 if across > 1 else 0.3, 0.1 if across > 1 else 0.2, 0.985, 0.91, 0.3, 0.3)
     for axis, panel in zip(sheet.subplots(across, across, squeeze=False).flat, panels):
         panel(rows, axis)
         axis.spines[["top", "right"]].set_visible(False)
@@ -45,27 +45,26 @@ def accuracy_panel(rows: Sequence, axis: Axes) -> None:
     for row, colour in zip(rows, CURVES * len(rows)):
         total, (low, high) = row.latency[count]["total"], row.spread[count]
         parameters = np.nansum([row.parameters, row.of_detector[0]]) / 1e6
-        axis.errorbar(total, row.metrics["AP"], xerr=[[max(total - low, 0)], [max(high - total, 0)]], color=colour, linewidth=1)
+        axis.errorbar(total, row.metrics["AP"], xerr=[[max(total - low, 0)], [max(high - total, 0)]], color=colour, linewidth=1.5,
+                      label=f"{row.title}: {parameters:.1f} M")  # fmt: skip
         axis.scatter(total, row.metrics["AP"], SMALLEST + PER_MILLION * parameters, color=colour, alpha=0.75, zorder=3)
-        axis.annotate(f"{row.title}\n{parameters:.1f} M", (total, row.metrics["AP"]), (0, 10), textcoords="offset points",
-                      fontsize=7, ha="center")  # fmt: skip
     axis.set_xscale("log")
     _plain_numbers(axis.xaxis)
     axis.grid(alpha=0.3)
-    axis.margins(0.2, 0.22)
+    axis.margins(0.15, 0.3)
     axis.set(xlabel=f"milliseconds from picture to {count} people", ylabel="AP", title="accuracy and latency")
+    axis.legend(fontsize=7, framealpha=0.6)
 
 
 def people_panel(rows: Sequence, axis: Axes) -> None:
     """What one waits for with more people in the picture: top-down models work for everybody, the others hardly notice."""
     for row, colour in zip(rows, CURVES * len(rows)):
-        axis.plot(list(row.latency), [stages["total"] for stages in row.latency.values()], "o-", color=colour, label=row.title)
+        axis.plot(list(row.latency), [stages["total"] for stages in row.latency.values()], "o-", color=colour)
     axis.set_yscale("log")
     _plain_numbers(axis.yaxis)
     axis.set_xticks(list(rows[0].latency))
     axis.grid(alpha=0.3)
     axis.set(xlabel="people in the picture", ylabel="milliseconds", title="latency by people")
-    axis.legend(frameon=False, fontsize=7)
 
 
 def stages_panel(rows: Sequence, axis: Axes) -> None:
