@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -67,17 +68,22 @@ def dask(address: str, folder: Path, threads: int | None = None) -> Iterator[Eng
     ends by an error go on, and are found finished the next time.
 
     Raises:
+        ValueError: that is no address.
         RuntimeError: Dask is not installed, there is no such cluster, it has no workers, or one of them cannot do the work.
     """
     try:
         from distributed import Client
     except ImportError:
         raise RuntimeError("a cluster needs Dask: pip install -e '.[dask]'") from None
+    if not re.fullmatch(r"(\w+://)?[^/\s]+:\d+/?", address):
+        raise ValueError(
+            f"{address!r} is not the address of a scheduler: write it as it prints it, tcp://127.0.0.1:8786"
+        )
     # what happens to the cluster is said here in a sentence; Dask would print the stacks of its attempts to connect again
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False, asynchronous=False)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RuntimeError(f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, and "
                            f"workers with `dask worker {address}`") from None  # fmt: skip
     try:

@@ -121,6 +121,8 @@ def test_no_cluster_is_one_sentence(run, monkeypatch, unused="tcp://127.0.0.1:9"
     monkeypatch.setattr(engines, "PATIENCE", 0.2)
     with pytest.raises(RuntimeError, match="no Dask scheduler answers at tcp://127.0.0.1:9 .*`dask scheduler`"):
         run(TWELVE, scheduler=unused)
+    with pytest.raises(ValueError, match="'nonsense' is not the address of a scheduler"):
+        run(TWELVE, scheduler="nonsense")
     with pytest.raises(UsageError, match="leave one away"):
         run(TWELVE, scheduler=unused, workers=2)
 
