@@ -180,6 +180,14 @@ def test_broken_pictures_are_told_and_tried_again(photos, model, tmp_path, capsy
     assert len(read_any(tmp_path / "out/cvat.zip")[0].images) == 3
 
 
+def test_nobody_to_cut_out(photos, model, tmp_path):
+    for name in ("a.png", "deep/b.png"):
+        (photos / name).unlink()
+    with pytest.raises(ValueError, match="nobody was found of whom a keypoint reaches 0.3"):
+        preannotate(photos, model, tmp_path / "out", crops=True)
+    assert preannotate(photos, model, tmp_path / "whole").people == 0  # a picture without people is one to look at
+
+
 def test_only_broken_pictures(model, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").write_text("no picture")

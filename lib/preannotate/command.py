@@ -142,7 +142,8 @@ def _run(work: Work, source: Source, names: Mapping[str, Path], step: int, batch
     lines = work.journal.lines.values()
     if not any(line.pictures for line in lines):
         faults = [line.fault for line in lines if line.fault]
-        raise ValueError(faults[0] if faults else f"{source.name}: nobody was found, so that nothing can be cut out")
+        raise ValueError(faults[0] if faults else f"{source.name}: nobody was found of whom a keypoint reaches {work.low}, so that "
+                         "nothing can be cut out: lower --low, or look at the detector's boxes")  # fmt: skip
 
 
 def _check(source: str | Path, low: float, high: float, step: int, batch_size: int) -> None:
