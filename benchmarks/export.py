@@ -14,7 +14,7 @@ from lib import ROOT
 from lib.checkpoints import Model, load_model
 from lib.codecs.paf import PafCodec
 from lib.data.synthetic import Scene, render
-from lib.export import to_onnx
+from lib.export import to_int8, to_onnx
 from lib.models.trt_pose import TrtPose
 from lib.predict import Predictor
 from lib.skeleton import COCO18_NECK
@@ -54,10 +54,13 @@ def random_model() -> Model:
 
 
 def runtimes(model: Model, folder: Path) -> dict[str, Predictor]:
-    """The same model in torch, and exported to fp32 and to fp16 (which a CPU computes as fp32, with casts)."""
+    """The same model in torch, and exported to fp32, to fp16 (which a CPU computes as fp32, with casts) and to int8."""
     predictors = {"torch fp32": Predictor(model)}
-    for precision in ("fp32", "fp16"):
-        onnx.save(to_onnx(model, half=precision == "fp16"), folder / f"{precision}.onnx")
+    pictures = [render(Scene(), seed=0, index=index)[0] for index in range(16)]
+    files = {"fp32": to_onnx(model), "fp16": to_onnx(model, half=True)}
+    files["int8"] = to_int8(files["fp32"], predictors["torch fp32"].prepare(pictures)[0])
+    for precision, proto in files.items():
+        onnx.save(proto, folder / f"{precision}.onnx")
         predictors[f"ONNX Runtime {precision}"] = Predictor(folder / f"{precision}.onnx", threads=1)
     return predictors
 
