@@ -15,6 +15,7 @@ from lib.checkpoints.public import (
     load_higherhrnet,
     load_hrnet,
     load_lightweight_openpose,
+    load_topdown,
     load_trt_pose,
     load_weights,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "load_hrnet",
     "load_lightweight_openpose",
     "load_model",
+    "load_topdown",
     "load_trt_pose",
     "load_weights",
     "model_from_metadata",

@@ -12,18 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from lib.checkpoints.model import Classifier, Model, file_sha256
+from lib.codecs.heatmap import HeatmapCodec
 from lib.codecs.paf import COARSE, LIGHTWEIGHT_OPENPOSE_TARGETS, PafCodec
 from lib.codecs.parts import PartsCodec
 from lib.codecs.tags import TagsCodec
-from lib.models import deepercut_public, hrnet_public, lightweight_openpose_public, trt_pose_public
+from lib.models import deepercut_public, hrnet_public, lightweight_openpose_public, topdown_public, trt_pose_public
 from lib.models.deepercut import DeeperCut
 from lib.models.foreign import identify, read_foreign
 from lib.models.higherhrnet import HigherHRNet
 from lib.models.hrnet import HRNetClassifier
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.own import holds_own, read_own
+from lib.models.topdown import TopDown
 from lib.models.trt_pose import TrtPose
-from lib.skeleton import COCO17, COCO18_NECK, MPII14, OPENPOSE18, Skeleton
+from lib.skeleton import COCO17, COCO18_NECK, MPII14, MPII16, OPENPOSE18, Skeleton
 from lib.weights import LoadReport, fill
 
 
@@ -40,7 +42,7 @@ def load_weights(network: nn.Module, path: str | Path, trained_on: Skeleton | No
         network: changed in place.
         path: a checkpoint of ours (.safetensors), a public trt_pose `.pth`, for a LightweightOpenPose a public
             `checkpoint_iter_N.pth` or MobileNet `.pth.tar`, for HRNet's networks any layout of `lib.models.hrnet_public`, for
-            a DeeperCut what `lib.models.deepercut_public` reads.
+            a DeeperCut or a TopDown what `lib.models.deepercut_public` and `topdown_public` read.
         trained_on: skeleton of a public file; by default the one such files have, or the network's own if only that fits.
 
     Raises:
@@ -58,6 +60,9 @@ def load_weights(network: nn.Module, path: str | Path, trained_on: Skeleton | No
         if metadata["network"]["name"] != kind:
             raise ValueError(f"{path} holds the weights of a {metadata['network']['name']}, the network is a {kind}")
         options, source = metadata["network"]["options"], trained_on or Skeleton(**metadata["skeleton"])
+    elif isinstance(network, TopDown):
+        state, options, *_ = topdown_public.read_public(path)
+        options, source = {**network.options, **options}, trained_on or _topdown_skeleton(state, network.skeleton, path)
     elif not isinstance(network, LightweightOpenPose):
         state = trt_pose_public.read_public(path)
         options = trt_pose_public.options_from_state(state, path)
@@ -207,6 +212,32 @@ def load_higherhrnet(path: str | Path, skeleton: Skeleton = COCO17, *, trained_o
     return Model(network.eval(), codec, size, keep_aspect_ratio, info)
 
 
+def load_topdown(path: str | Path, skeleton: Skeleton | None = None, *, trained_on: Skeleton | None = None,
+                 input_size: tuple[int, int] | None = None) -> Model:  # fmt: skip
+    """Read a public top-down network: SimpleBaseline or HRNet, see `lib.models.topdown_public` for whose.
+
+    The codec reads the maps as published, DARK's and UDP's too. What a file cannot say, its name must: keep "udp", "dark" and
+    the size of the input in it.
+
+    Args:
+        path: `pose_resnet_50_256x192.pth.tar`, `pose_hrnet_w32_256x192.pth`, `td-hm_res50_8xb64-210e_coco-256x192-….pth` …
+        skeleton: wanted outputs, by default the file's. Where it differs, shared keypoints are copied by name, the others start
+            from random weights and a warning names them.
+        trained_on: the file's skeleton; by default COCO's 17 keypoints or MPII's 16, or `skeleton` if only that fits.
+        input_size: (height, width); by default what the file's name says (`…256x192…`), else 256 × 192.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, an incomplete one, or a network that is not like any here.
+    """
+    state, options, codec, named = topdown_public.read_public(path)
+    source = trained_on or _topdown_skeleton(state, skeleton, path)
+    network = _random(TopDown, skeleton or source, **options)
+    fill(network, state, path, source)
+    info = {"source": Path(path).name, "sha256": file_sha256(path)}
+    return Model(network.eval(), HeatmapCodec(network.skeleton, **codec), input_size or named, info=info)
+
+
 def load_deepercut(path: str | Path, skeleton: Skeleton | None = None, *, trained_on: Skeleton | None = None,
                    intermediate: int | None = None, input_size: tuple[int, int] | None = None,
                    keep_aspect_ratio: bool = True) -> Model:  # fmt: skip
@@ -258,6 +289,13 @@ def _deepercut_source(state: Mapping[str, Tensor], trained_on: Skeleton | None, 
     public = MPII14 if count == MPII14.num_keypoints else COCO17
     source = trained_on or _public_skeleton(public, skeleton or public, count, None, path)
     return source, {"units": units, "width": width, "layout": "caffe", "pairwise": "pairwise.bias" in state}
+
+
+def _topdown_skeleton(state: Mapping[str, Tensor], own: Skeleton | None, path: str | Path) -> Skeleton:
+    """The skeleton of a public top-down network."""
+    count = len(state["heatmaps.weight"])
+    public = MPII16 if count == MPII16.num_keypoints else COCO17
+    return _public_skeleton(public, own or public, count, None, path)
 
 
 def _load_deepercut_weights(network: DeeperCut, path: Path, trained_on: Skeleton | None) -> LoadReport:

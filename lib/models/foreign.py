@@ -18,6 +18,7 @@ READ_WITH = {
     "mobilenet": "a MobileNet classifier; give it to LightweightOpenPose as `pretrained=`",
     "hrnet": "an HRNet classifier, or its trunk; load_hrnet reads a classifier, load_weights for an HRNetClassifier or a "
     "HigherHRNet the trunk, and both take it as `pretrained=`",
+    "topdown": "a top-down network; load_topdown reads it, and load_weights for a TopDown",
     "higherhrnet": "a HigherHRNet; load_higherhrnet reads it, and load_weights for a HigherHRNet",
     "imagenet": "an ImageNet classifier, give it to the network as `pretrained=` instead",
 }
@@ -27,6 +28,7 @@ _CLASSIFIERS = ("fc.weight", "classifier.weight", "classifier.1.weight")
 _TRT_POSE = ("0.resnet.", "0.densenet.features.", "0.backbone.layers.")
 _HRNET = ("stage2.0.branches.0.0.", "backbone.stage2.0.branches.0.0.", "backbone.stages.1.blocks.0.scales_blocks.0.0.")
 _HIGHERHRNET = ("final_layers.0.weight", "keypoint_head.final_layers.0.weight", "init_heatmaps_head.weight")
+_TOPDOWN = ("final_layer.weight", "head.final_layer.weight", "keypoint_head.final_layer.weight")
 _PREFIXES = ("module.", "_orig_mod.", "net.", "1.")
 
 # Training states hold the state of NumPy's random numbers. What rebuilds a plain array or number from bytes runs no other code;
@@ -83,7 +85,7 @@ def identify(content: Any) -> tuple[str | None, str]:
     state = bare_state(content)
     kind = _kind(state)
     # trt_pose's own files are bare; elsewhere a wrapper is the training state of somebody
-    if kind in ("lightweight_openpose", "mobilenet", "hrnet", "higherhrnet") or state is content and kind:
+    if kind in ("lightweight_openpose", "mobilenet", "hrnet", "higherhrnet", "topdown") or state is content and kind:
         return kind, f"it is {READ_WITH[kind]}"
     for wrapper in ("state_dict", "model", "model_state_dict"):
         if isinstance(content.get(wrapper), Mapping):
@@ -129,6 +131,8 @@ def _kind(state: Mapping[str, Any]) -> str | None:
     if "model.0.0.weight" in state and "model.11.3.weight" in state:
         return "mobilenet"
     names = [key for key in state if isinstance(key, str)]
+    if any(isinstance(state.get(key), Tensor) and state[key].ndim == 4 for key in _TOPDOWN):
+        return "topdown"
     if any(key.startswith(_HRNET) for key in names):
         return "higherhrnet" if any(key in state for key in _HIGHERHRNET) else "hrnet"
     if any(key.startswith(_TRT_POSE) for key in names) and any(key.startswith("1.cmap_conv") for key in names):

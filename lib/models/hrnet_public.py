@@ -89,7 +89,7 @@ def read_public(path: str | Path, num_keypoints: int = 17) -> PublicFile:
     """
     content = read_foreign(path)
     kind, what = identify(content)
-    if kind not in ("hrnet", "higherhrnet"):
+    if kind not in ("hrnet", "higherhrnet", "topdown"):  # of the last the trunk
         raise ValueError(f"{path} is not an HRNet checkpoint: {what}")
     state, layout = only_tensors(bare_state(content), path), "official"
     for name, mark, rules in (("thawro", "backbone.stages.", _THAWRO), ("mmpose", "backbone.stage2.", _MMPOSE)):

@@ -63,10 +63,10 @@ class TopDown(nn.Module):
                              f"{skeleton.num_keypoints} keypoints, got {ohkm}")  # fmt: skip
         timm_options = {**(backbone_options or {})} | ({"img_size": tuple(img_size)} if img_size else {})
         level = find_level(backbone, deconvs, timm_options)
-        mean, std = list(mean or level.mean), list(std or level.std)
+        mean, std = list(mean or level.config["mean"]), list(std or level.config["std"])
         self.skeleton, self._level = skeleton, level
         self.options: dict[str, Any] = {
-            "backbone": backbone, "deconvs": deconvs, "deconv_width": deconv_width, "img_size": img_size and list(img_size),
+            "backbone": backbone, "deconvs": level.deconvs, "deconv_width": deconv_width, "img_size": img_size and list(img_size),
             "backbone_options": dict(backbone_options or {}), "mean": mean, "std": std, "bgr": bgr,
             "joint_weights": dict(joint_weights or {}), "ohkm": ohkm, "pretrained": False,
         }  # fmt: skip
@@ -87,9 +87,9 @@ class TopDown(nn.Module):
         weights = torch.tensor(weights_of_keypoints(skeleton, joint_weights or {}))
         self.register_buffer("joint_weights", weights, persistent=False)
         if pretrained:
-            self.info = {"backbone_weights": level.weights if pretrained is True else str(pretrained), "licence": level.licence}
-            print(f"{backbone}: backbone from {self.info['backbone_weights']}; timm states the licence of its weights as "
-                  f"{level.licence}")  # fmt: skip
+            source = pretrained if isinstance(pretrained, str) else f"timm's {backbone}, {level.config.get('tag') or 'without a tag'}"
+            self.info = {"backbone_weights": source, "licence": level.config.get("license") or "not stated"}
+            print(f"the backbone starts from {source}; licence of {backbone}'s weights, by timm: {self.info['licence']}")
 
     @property
     def outputs(self) -> dict[str, str]:

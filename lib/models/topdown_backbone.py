@@ -15,7 +15,6 @@ from lib.models.foreign import read_foreign
 
 STRIDE = 4
 """Pixels per cell of the map that deconvolutions lead to."""
-TIMM_ERRORS = (RuntimeError, AssertionError, TypeError, AttributeError, KeyError, ValueError, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,7 @@ class Level:
         multiple: H and W of the input must be multiples of it.
         channels_last: whether the map is (N, h, w, C), as Swin's is.
         transformer: whether all maps are those of one stack of blocks, which ends in a norm.
-        mean, std: what its weights were trained with, of RGB in 0..1.
-        licence, weights: of these weights, and their name.
+        config: what timm says of the backbone's weights: "mean", "std" (of RGB in 0..1), "license", "tag" and more.
     """
 
     index: int
@@ -39,10 +37,7 @@ class Level:
     multiple: int
     channels_last: bool
     transformer: bool
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    licence: str
-    weights: str
+    config: Mapping[str, Any]
 
 
 def find_level(name: str, deconvs: int | None, options: Mapping[str, Any]) -> Level:
@@ -60,33 +55,24 @@ def find_level(name: str, deconvs: int | None, options: Mapping[str, Any]) -> Le
 
     with torch.device("meta"):
         net = _create(name, options)
-    config, info = net.pretrained_cfg, net.feature_info
-    if config.get("fixed_input_size") and "img_size" not in options:
+    info = net.feature_info
+    if net.pretrained_cfg.get("fixed_input_size") and "img_size" not in options:
         raise ValueError(f"{name} has learnt positions or windows for one size of picture: set img_size to that of the input, for "
                          "example [256, 192]")  # fmt: skip
     strides = info.reduction()
-    fits = {(stride // STRIDE).bit_length() - 1: number for number, stride in enumerate(strides)
-            if stride in (STRIDE << n for n in range(8))}  # fmt: skip
-    if _is_hrnet(name):
+    fits = {n: strides.index(STRIDE << n) for n in range(8) if STRIDE << n in strides}
+    if name.startswith("hrnet"):
         fits = {0: fits[0]}
-    if not fits or deconvs not in (None, *fits):
+    if deconvs not in (None, *fits) or not fits:
         raise ValueError(f"{name} has maps at strides {', '.join(map(str, sorted(set(strides))))}: deconvs is "
-                         f"{', '.join(map(str, sorted(fits))) or 'none of these'}, got {deconvs}")  # fmt: skip
+                         f"{', '.join(map(str, fits)) or 'none of these'}, got {deconvs}")  # fmt: skip
     deconvs = max(fits) if deconvs is None else deconvs
-    number = fits[deconvs]
-    return Level(
-        index=info.out_indices[number],
-        channels=info.channels()[number],
-        deconvs=deconvs,
-        # coarser branches of an HRNet come back to the finest
-        multiple=max(strides) if _is_hrnet(name) else strides[number],
-        channels_last=str(getattr(net, "output_fmt", "")).endswith("NHWC"),
-        transformer=isinstance(net, FeatureGetterNet),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        licence=config.get("license") or "not stated",
-        weights=f"{config['architecture']}.{config['tag']}" if config.get("tag") else name,
-    )
+    transformer = isinstance(net, FeatureGetterNet) and len(set(strides)) == 1
+    number = len(strides) - 1 if transformer else fits[deconvs]
+    # coarser branches of an HRNet come back to the finest
+    multiple = max(strides) if name.startswith("hrnet") else strides[number]
+    last = str(getattr(net, "output_fmt", "")).endswith("NHWC")
+    return Level(info.out_indices[number], info.channels()[number], deconvs, multiple, last, transformer, net.pretrained_cfg)
 
 
 def build_backbone(name: str, level: Level, options: Mapping[str, Any], pretrained: bool | str) -> nn.Module:
@@ -110,57 +96,47 @@ def build_backbone(name: str, level: Level, options: Mapping[str, Any], pretrain
 
     options = {**options, "out_indices": (level.index,)} | ({"feature_cls": Normed} if level.transformer else {})
     if not pretrained:
-        return _trimmed(name, _create(name, options))
-    given = {}
+        return _create(name, options)
+    given = {"pretrained": True}
     if pretrained is not True:
         path = ROOT / pretrained
         if not path.is_file():
             raise FileNotFoundError(f"pretrained: there is no file {path}")
         if path.suffix != ".safetensors":
             read_foreign(path)  # says what is wrong with it
-        given = {"pretrained_cfg_overlay": {"file": str(path)}}
+        given["pretrained_cfg_overlay"] = {"file": str(path)}
     # timm leaves out what does not fit and goes on: what still is as it was born was not in the file
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        before = _trimmed(name, _create(name, options)).state_dict()
+        before = _create(name, options).state_dict()
         torch.manual_seed(0)
-        try:
-            loaded = _trimmed(name, _create(name, options, pretrained=True, **given))
-        except OSError:
-            raise
-        except Exception as error:  # of whatever library it is downloaded with
-            raise OSError(f"{name}: timm could not load {pretrained if given else 'its weights from the network'}: {error}. Give "
-                          "pretrained a file, or false for random weights") from error  # fmt: skip
+        loaded = _create(name, {**options, **given})
     missing = [key for key, value in loaded.state_dict().items() if value.ndim > 1 and torch.equal(value, before[key])]
     if missing:
-        raise ValueError(f"{pretrained if given else name} lacks {len(missing)} of the backbone's tensors, the first is "
+        raise ValueError(f"{pretrained} lacks {len(missing)} of the backbone's tensors, the first is "
                          f"{missing[0]}: is it a file of timm's {name}?")  # fmt: skip
     return loaded
 
 
-def _create(name: str, options: Mapping[str, Any], **more: Any) -> nn.Module:
+def _create(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """timm's backbone, without what timm itself leaves behind the map: coarser outputs of an HRNet, blocks of an EfficientNet."""
     import timm
 
     if name.partition(".")[0] not in timm.list_models():
         near = difflib.get_close_matches(name, timm.list_models(), 1)
         raise ValueError(f"timm has no backbone {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
-    # its classifier's pyramid otherwise, which pose networks do not read
-    hrnet = {"feature_location": ""} if _is_hrnet(name) else {}
-    if more:
-        return timm.create_model(name, features_only=True, **hrnet, **options, **more)
+    # an HRNet's branches, not the wider maps that its classifier makes of them
+    hrnet = {"feature_location": ""} if name.startswith("hrnet") else {}
     try:
-        return timm.create_model(name, features_only=True, **hrnet, **options)
-    except TIMM_ERRORS as error:
+        net = timm.create_model(name, features_only=True, **hrnet, **options)
+    except Exception as error:  # of timm, or of what it downloads with
+        if "pretrained" in options:
+            raise OSError(f"timm could not load the weights of {name}: {error}. Give pretrained a file, or false for random "
+                          "weights") from error  # fmt: skip
         raise ValueError(f"timm's {name} cannot be a backbone with {dict(options) or 'its defaults'}: {error}") from error
-
-
-def _trimmed(name: str, net: nn.Module) -> nn.Module:
-    """An HRNet's last exchange without the coarser outputs."""
-    if _is_hrnet(name):
+    if hrnet:
         last = net.stage4[-1]
         last.fuse_layers = last.fuse_layers[:1]
+    elif hasattr(net, "_stage_out_idx"):
+        net.blocks = net.blocks[: max(net._stage_out_idx)]
     return net
-
-
-def _is_hrnet(name: str) -> bool:
-    return name.startswith("hrnet")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lib.checkpoints import Model, load_model
 from lib.codecs import Codec
+from lib.codecs.heatmap import HeatmapCodec
 from lib.codecs.paf import PafCodec, lightweight_openpose_options
 from lib.codecs.tags import TagsCodec
 from lib.codecs.tags_decode import PUBLISHED_TAGS, THAWRO_TAGS
@@ -67,9 +68,14 @@ def published_rules(codec: Codec, protocol: str = "all", old_decoder: bool = Fal
         return Rules("Lightweight OpenPose", "height", "image", options, (368, 368), "found", True)
     if old_decoder:
         raise ValueError("old_decoder is Lightweight OpenPose's; leave it out for any other model")
+    if isinstance(codec, HeatmapCodec):
+        if protocol != "all":
+            raise ValueError(f"the published rules of top-down models score all images: leave out protocol={protocol!r}")
+        # where cells lie and how peaks are read stays as the file has it: that is what differs between the published ones
+        return Rules("SimpleBaseline", "model", "input", {"score_threshold": 0.2}, several_scales=False)
     if not isinstance(codec, TagsCodec):
-        raise ValueError(f"there are no published rules for the codec {type(codec).__name__}, only for PafCodec and TagsCodec: "
-                         "use rules='ours' (scales, flip_test and half_pixel work with any)")  # fmt: skip
+        raise ValueError(f"there are no published rules for the codec {type(codec).__name__}, only for PafCodec, TagsCodec and "
+                         "HeatmapCodec: use rules='ours' (scales, flip_test and half_pixel work with any)")  # fmt: skip
     if protocol == "all":
         return Rules("HigherHRNet", "short", "pixels", PUBLISHED_TAGS)
     # its tags are enlarged in one step, which the decoder does, and it has one scale
@@ -85,14 +91,15 @@ def published_predictor(model: Model | str | Path, device: str = "cpu", *, scale
     Lightweight OpenPose's (Osokin 2018, arXiv:1811.12004): pictures are 368 high and at least as wide, with grey beside them,
     their maps are brought to the pictures' own resolution and decoded there. HigherHRNet's (Cheng et al. 2020,
     arXiv:1908.10357): the shorter side gets the input's size, maps are brought to the input's resolution. Both are slow, and
-    only good for comparing with published figures.
+    only good for comparing with published figures. SimpleBaseline's (Xiao et al. 2018, arXiv:1804.06208), and of all top-down
+    models after it, are nearly ours; a public file knows its cells, `load_topdown` its decoder.
 
     Args:
         model, device, flip_test, detector: as for `Predictor`; Lightweight OpenPose's published figures are without flip test,
-            HigherHRNet's with it.
+            HigherHRNet's and SimpleBaseline's with it. Those of top-down models depend on the detector.
         scales: the published multi-scale evaluations take 0.5, 1, 1.5, 2 (Lightweight OpenPose) and 0.5, 1, 2 (HigherHRNet).
         old_decoder, protocol: see `published_rules`.
-        input_size: another one than the model's, for HigherHRNet only; 512 and 640 are published.
+        input_size: another one than the model's, not for Lightweight OpenPose; 512 and 640 are published for HigherHRNet.
 
     Raises:
         ValueError: there are no such rules for this model.
@@ -150,5 +157,6 @@ def _has(codec: Codec, options: dict) -> bool:
 
 def _check_scales(rules: Rules, scales: Sequence[float]) -> None:
     if not rules.several_scales and tuple(scales) != (1.0,):
+        own = "" if rules.of == "SimpleBaseline" else ", or score all images, for HigherHRNet's own rules"
         raise ValueError(f"{rules.of}'s published rules have one scale, not {' '.join(f'{s:g}' for s in scales)}; leave out "
-                         "scales, or score all images, for HigherHRNet's own rules")  # fmt: skip
+                         f"scales{own}")  # fmt: skip

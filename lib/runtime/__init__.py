@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
-from lib.checkpoints import Model, load_higherhrnet, load_lightweight_openpose, load_model, load_trt_pose
+from lib.checkpoints import Model, load_higherhrnet, load_lightweight_openpose, load_model, load_topdown, load_trt_pose
 from lib.models.foreign import identify, read_foreign
 from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata
 from lib.runtime.onnx_network import OnnxNetwork, onnx_session
@@ -20,7 +20,8 @@ from lib.runtime.torch_network import TorchFileNetwork, TorchNetwork
 __all__ = ["EXPORTED_SUFFIXES", "METADATA_KEY", "PUBLIC", "PUBLIC_SUFFIXES", "OnnxNetwork", "TensorRTNetwork", "TorchFileNetwork", "TorchNetwork", "checked_device",
            "checked_metadata", "onnx_session", "open_network", "public_model"]  # fmt: skip
 
-PUBLIC = {"trt_pose": load_trt_pose, "lightweight_openpose": load_lightweight_openpose, "higherhrnet": load_higherhrnet}
+PUBLIC = {"trt_pose": load_trt_pose, "lightweight_openpose": load_lightweight_openpose, "higherhrnet": load_higherhrnet,
+          "topdown": load_topdown}  # fmt: skip
 """Kinds of public files that can predict, and what reads them."""
 PUBLIC_SUFFIXES = (".pth", ".pt", ".tar")
 EXPORTED_SUFFIXES = (".onnx", ".plan", ".pt2", ".ts")
