@@ -106,16 +106,7 @@ def benchmark(
             raise ValueError(f"{model} finds all people of a picture by itself: leave the detector out")
         if predictor.per_person and pictures and not detector:
             raise ValueError(f"{model} reads one person at a time: say with --detector what finds people in your own pictures")
-        rows = []
-        for n, batch_size in tqdm([(n, b) for n in crowds for b in batch_sizes], desc="benchmark", unit="setting", delay=1):
-            annotations, paths = crowds[n]
-            if predictor.per_person:
-                predictor.detector = detector_named(detector or "truth", device, annotations=annotations)
-            found = np.mean([len(found) for found in predictor(paths)])
-            stages = measure(predictor, paths, batch_size, warmup, repeats)
-            rows.append({"people": n, "batch_size": batch_size, "found": round(float(found), 2),
-                         "pictures_per_second": round(1e3 * batch_size / stages["total"].p50, 2),
-                         "milliseconds": {stage: asdict(latency) for stage, latency in stages.items()}})  # fmt: skip
+        rows = list(_rows(predictor, crowds, batch_sizes, detector or "truth", (warmup, repeats)))
     result = {"model": model.name, "sha256": file_sha256(model), "provider": predictor.provider, "device": device,
               "precision": predictor.metadata.get("export", {}).get("precision", precision),
               "input_size": list(predictor.input_size), "picture_size": None if pictures else list(size), "threads": threads,
@@ -212,6 +203,22 @@ def drawn_crowd(
     scene = Scene(size, people, people, (0.4, 0.6), crowd=0, truncation=0, objects=0)
     annotations, images = find_split(write_dataset(folder, num_train=1, num_val=pictures, scene=scene, workers=1), "val")
     return annotations, [images / image.file_name for image in read_coco(annotations).images]
+
+
+def _rows(
+    predictor: Predictor, crowds: Mapping, batch_sizes: Sequence[int], detector: str, counts: tuple[int, int]
+) -> Iterator[dict]:
+    """What every setting takes."""
+    settings = [(people, size) for people in crowds for size in batch_sizes]
+    for people, batch_size in tqdm(settings, desc="benchmark", unit="setting", delay=1):
+        annotations, paths = crowds[people]
+        if predictor.per_person:
+            predictor.detector = detector_named(detector, predictor.device, annotations=annotations)
+        found = np.mean([len(found) for found in predictor(paths)])
+        stages = measure(predictor, paths, batch_size, *counts)
+        yield {"people": people, "batch_size": batch_size, "found": round(float(found), 2),
+               "pictures_per_second": round(1e3 * batch_size / stages["total"].p50, 2),
+               "milliseconds": {stage: asdict(latency) for stage, latency in stages.items()}}  # fmt: skip
 
 
 def _find(predictor: Predictor, batch: Sequence[np.ndarray | str | Path], seconds: dict[str, float]) -> int:
