@@ -17,13 +17,15 @@ ROOTFUL := $(if $(filter 0,$(shell id -u)),--allow-root)
 workbook: data
 	$(PYTHON) -m lib book --profile $(PROFILE) --data_dir $(DATA)
 
-# a notebook's cells are tests too: parameterised copies, so that the notebooks themselves stay untouched
+# a notebook's cells are tests too: parameterised copies, so that the notebooks themselves stay untouched, in which every
+# exercise's check first has to refuse wrong answers
 # JOBS files at a time, a core each
 test: export OMP_NUM_THREADS ?= 1
 test: data
-	rm -rf build/notebooks
+	rm -rf build/notebooks build/proofs
 	$(PYTHON) -m lib book --profile smoke --data_dir $(DATA) --write_only build/notebooks
-	$(PYTHON) -m pytest tests build/notebooks -n $(JOBS) --dist loadfile \
+	$(PYTHON) -m lib student --prove true --folder build/notebooks --out build/proofs
+	$(PYTHON) -m pytest tests build/proofs -n $(JOBS) --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 lab: $(STAMP)
@@ -51,7 +53,7 @@ data: $(STAMP)
 	$(PYTHON) -m lib synthetic data/synthetic
 
 clean:
-	rm -rf build runs
+	rm -rf build/notebooks build/proofs runs
 
 # installs once, and again only when the list of dependencies changes; everything after that is offline
 $(STAMP): pyproject.toml

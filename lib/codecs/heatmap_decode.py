@@ -53,7 +53,7 @@ def _newton_dark(logs: np.ndarray, cells: np.ndarray) -> np.ndarray:
     xx, yy = 0.25 * (around(2, 0) - here + around(-2, 0)), 0.25 * (around(0, 2) - here + around(0, -2))
     xy = 0.25 * (around(1, 1) - around(1, -1) - around(-1, 1) + around(-1, -1))
     steps = _newton(0.5 * _slopes(logs, cells), xx, xy, yy, 0.0)
-    return steps * _inside(logs, cells, 2, 2).all(axis=1, keepdims=True)
+    return np.where(_inside(logs, cells, 2, 2).all(axis=1, keepdims=True), steps, 0.0)
 
 
 def _newton_udp(logs: np.ndarray, cells: np.ndarray) -> np.ndarray:
