@@ -40,10 +40,10 @@ def awake(network: TopDown) -> TopDown:
 
 
 class TestContract(NetworkContract):
-    overfit_steps = 60
+    overfit_steps = 70
 
     def network(self, skeleton):
-        return awake(TopDown(skeleton, **SMALL, deconvs=1))
+        return awake(TopDown(skeleton, "test_resnet", deconvs=1, deconv_width=48))
 
     def codec(self, network):
         return HeatmapCodec(network.skeleton)
