@@ -7,6 +7,7 @@ Speed is measured in rounds in which the models take turns, so that whatever els
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -153,7 +154,7 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
         rounds: in which the models take turns; the medians count.
         repeats: pictures that are timed in each round, one at a time, after one that is not.
         memory: measure it, in a process for each model.
-        folder: for exported models and drawn pictures.
+        folder: for exported models.
 
     Raises:
         ValueError: no model, an unknown runtime, rounds or repeats below 1.
@@ -175,7 +176,8 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
             rows.append(_row(entry, report.metrics, analyses[-1]))
         opened = [[e.path, e.predictor.detector.path] if e.of_detector[0] > 0 else [e.path] for e in entries]
         sizes = list(_counted(bar, memory_of(opened if memory else [], threads), "memory"))
-        latency = _latency(entries, people, rounds, repeats, ROOT / folder, bar)
+        with tempfile.TemporaryDirectory() as drawn:
+            latency = _latency(entries, people, rounds, repeats, Path(drawn), bar)
     for i, row in enumerate(rows):
         grown = sizes[i] if memory else float("nan")
         rows[i] = Row(**{**vars(row), "memory": grown, "latency": latency[i][0], "spread": latency[i][1]})
@@ -307,7 +309,7 @@ def _size(predictor: Predictor) -> tuple[int, int]:
 def _latency(entries: Sequence[_Entry], people: Sequence[int], rounds: int, repeats: int, folder: Path, bar: tqdm) -> list[tuple]:
     """({people: {stage: ms}}, {people: (least, largest)}) of every entry."""
     times: dict[tuple[int, int], list[dict[str, float]]] = {}
-    crowds = {count: drawn_crowd(count, folder / f"crowds/{count}") for count in people}
+    crowds = {count: drawn_crowd(count, folder / str(count)) for count in people}
     for _ in range(rounds):
         for count, (truth, pictures) in crowds.items():
             for i, entry in _counted(bar, list(enumerate(entries)), f"{count} people"):
