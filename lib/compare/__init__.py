@@ -181,11 +181,14 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
     for i, row in enumerate(rows):
         grown = sizes[i] if memory else float("nan")
         rows[i] = Row(**{**vars(row), "memory": grown, "latency": latency[i][0], "spread": latency[i][1]})
-    counted = len(analyses[0].files)
+    counted, facts = len(analyses[0].files), machine()
     rules = (f"{counted} images of {data_dir} ({split}), our rules, {' and '.join(sorted({r.provider for r in rows}))}, "
-             f"{threads} thread{'s' * (threads > 1)} of {machine()['cpu']}")  # fmt: skip
-    rules += f"; pictures of 640×480 one by one, medians of {rounds} rounds in turn" * bool(people)
-    return Comparison(rows, analyses, rules, machine())
+             f"{threads} thread{'s' * (threads > 1)} of {facts['cpu']}")  # fmt: skip
+    if people:
+        differ = np.median([50 * (high - low) / row.latency[n]["total"] for row in rows for n, (low, high) in row.spread.items()])
+        rules += f"; pictures of 640×480 one by one, medians of {rounds} rounds in turn, which differ by ±{differ:.0f} %"
+        rules += f" (load {facts['load']} on {facts['cores']} cores)" * ("load" in facts)
+    return Comparison(rows, analyses, rules, facts)
 
 
 def main(models: tuple[str, ...] = SHIPPED, data_dir: str = "data/synthetic", split: str = "val", detector: str = DETECTOR,
