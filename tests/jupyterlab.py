@@ -119,6 +119,8 @@ def run_all_cells(page) -> None:
         page.wait_for_timeout(1000)
         if prompt.count():
             break
+        if (question := page.locator(".jp-Dialog .jp-mod-accept")).count():  # with which kernel, then
+            question.click()
     page.wait_for_function(
         """() => {
             const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);

@@ -117,7 +117,8 @@ def test_memory_grows_by_what_a_model_takes(models, monkeypatch):
             kept.append(np.ones(5 * 2**20))  # 40 MiB
 
     monkeypatch.setattr("lib.runtime.open_network", lambda path, threads: Hungry())
-    assert 79 <= memory_module.growth(["a"], 1) < 130
+    # 80, but for what this process, which has done other things before, gives back meanwhile
+    assert 60 < memory_module.growth(["a"], 1) < 130
 
 
 def test_memory_is_measured_elsewhere(tmp_path, monkeypatch):
