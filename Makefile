@@ -1,4 +1,5 @@
-# workbook: everything, headless, with a report · test · lab: JupyterLab · student: notebooks without solutions ·
+# workbook: everything, headless, with a report · test · lab: JupyterLab · student: notebooks without solutions, and
+# `make lab NOTEBOOKS=build/student` opens them ·
 # bench: the figures of the README ·
 # mlflow: the server that keeps trainings with --mlflow http://127.0.0.1:5000, and shows those with --mlflow local
 #   make workbook PROFILE=full DATA=/path/to/coco     (smoke: seconds, workshop: minutes, full: COCO and a GPU)
@@ -7,6 +8,7 @@ DATA    ?= data/synthetic
 PYTHON3 ?= python3
 PORT    ?= 5000
 JOBS    ?= 2
+NOTEBOOKS ?= notebooks
 ENV     := $(or $(CONDA_PREFIX),.venv)
 PYTHON  := $(ENV)/bin/python
 STAMP   := $(ENV)/.pose-workbook
@@ -28,9 +30,10 @@ test: data
 	$(PYTHON) -m pytest tests build/proofs -n $(JOBS) --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
+# the whole repository is in sight: results lie in runs/, and the notebooks speak of lib/ and data/
 lab: $(STAMP)
-	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) --LabApp.news_url= \
-	    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate notebooks/00_start_here.ipynb
+	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) --ServerApp.root_dir='$(CURDIR)' --LabApp.news_url=None \
+	    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(NOTEBOOKS)/00_start_here.ipynb
 
 # the notebooks without the solutions of their exercises, for those who are to find them
 student: $(STAMP)
