@@ -9,11 +9,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from lib.__main__ import main as command
 from lib.annotate import Session
 from lib.checkpoints import save_model
-from lib.data.coco import read_coco
+from lib.data.coco import find_split, read_coco
 from lib.data.video import write_video
-from lib.exchange import read_any
+from lib.exchange import convert, read_any
 from lib.models import NETWORKS
 from lib.people import People
 from lib.preannotate import main, preannotate
@@ -130,12 +131,14 @@ def test_a_crop_holds_its_person():
     label, _ = labelled("deep/a.jpg", image, People(keypoints, [1, 1], boxes), 0.3, 0.6)
     (first, pixels), (second, _) = cut(label, image)
     assert (first.file_name, second.file_name) == ("deep/a_person1.jpg", "deep/a_person2.jpg")
-    left, top = first.corner
+    assert (first.origin.source, first.origin.width, first.origin.height) == ("deep/a.jpg", 120, 100)
+    left, top, *size = first.origin.box
+    assert size == [first.width, first.height]
     assert (pixels == image[top : top + first.height, left : left + first.width]).all()
     assert left <= 10 and top <= 10 and left + first.width >= 70 and top + first.height >= 96
     assert first.people[0].keypoints == [70 - left, 20 - top, 2, 20 - left, 95 - top, 2]
     assert first.people[0].box == [10 - left, 10 - top, 50, 80]
-    assert second.people[0].keypoints == [0, 0, 0, 90 - second.corner[0], 60 - second.corner[1], 2]  # ends at the crop's border
+    assert second.people[0].keypoints == [0, 0, 0, 90 - second.origin.box[0], 60 - second.origin.box[1], 2]  # ends at the crop's border
 
 
 def test_top_down_with_boxes_whole_and_in_crops(photos, tmp_path):
@@ -143,20 +146,42 @@ def test_top_down_with_boxes_whole_and_in_crops(photos, tmp_path):
     with pytest.raises(ValueError, match="needs a detector"):
         preannotate(photos, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    whole = preannotate(photos, model, tmp_path / "out", detector="truth", annotations=str(boxes))
-    crops = preannotate(photos, model, tmp_path / "crops", detector="truth", annotations=str(boxes), crops=True)
+    whole = preannotate(photos, model, tmp_path / "out", detector=f"truth={boxes}")
+    crops = preannotate(photos, model, tmp_path / "crops", detector=f"truth={boxes}", crops=True)
     assert (whole.pictures, whole.people, crops.pictures, crops.people) == (3, 3, 3, 3)
     coco, _ = read_any(tmp_path / "out/cvat.zip")
     assert sorted(a.bbox for a in coco.annotations) == sorted(a.bbox for a in read_coco(boxes).annotations)
-    cut_out, _ = read_any(tmp_path / "crops/cvat.zip")
-    origin = json.loads((tmp_path / "crops/crops.json").read_text())
-    for image in cut_out.images:
-        corner = origin[image.file_name]
-        (found,) = places(cut_out, image.file_name)
-        back = np.reshape(found, (-1, 3)) + (corner["left"], corner["top"], 0)
-        assert any(np.allclose(back, np.reshape(p, (-1, 3)), atol=0.02) for p in places(coco, corner["source"]))
-        pixels = cv2.imread(str(tmp_path / "crops/images" / image.file_name))
-        assert pixels.shape[:2] == (image.height, image.width)
+    assert sorted(files_of(tmp_path / "crops/whole/images")) == ["a.png", "deep/b.png"]
+    origins = json.loads((tmp_path / "crops/crops.json").read_text())
+    assert origins.keys() == files_of(tmp_path / "crops/images").keys()
+    for name, origin in origins.items():
+        cut_out, whole = (cv2.imread(str(tmp_path / "crops" / p)) for p in (f"images/{name}", f"whole/images/{origin['source']}"))
+        x, y, width, height = origin["box"]
+        assert cut_out.shape[:2] == (height, width) and (origin["height"], origin["width"]) == whole.shape[:2] == SIZE
+        assert (whole[y : y + height, x : x + width] == cut_out).all()
+    labels, images = tmp_path / "crops/whole/labels.json", tmp_path / "crops/whole/images"
+    assert command(["convert", str(tmp_path / "crops/cvat.zip"), str(labels), "--crops", str(tmp_path / "crops/crops.json")]) == 0
+    back = read_coco(labels)
+    assert [i.file_name for i in back.images] == ["a.png", "deep/b.png"]
+    for name in ("a.png", "deep/b.png"):
+        assert places(back, name) == places(coco, name)
+    assert sorted(a.bbox for a in back.annotations) == sorted(a.bbox for a in coco.annotations)
+    assert find_split(tmp_path / "crops/whole", "train") == (labels, images)
+
+
+def test_corrected_crops_are_labels_of_the_whole_pictures(photos, tmp_path):
+    model, boxes = save_model(tmp_path / "pole.safetensors", pole_model()), truth_of(photos)
+    crops = preannotate(photos, model, tmp_path / "out", detector=f"truth={boxes}", crops=True).folder
+    session = Session(crops / "images", crops / "labels.json", crops / "labels.json")
+    session.go_to(session.names.index("deep/b_person2.png"))
+    session.accept()
+    session.select(0, 0)
+    x, y, _ = session.people().keypoints[0, 0].tolist()
+    session.place(x + 3, y + 2)
+    convert(crops / "labels.json", tmp_path / "back.json", crops=crops / "crops.json")
+    back, corner = read_coco(tmp_path / "back.json"), json.loads((crops / "crops.json").read_text())["deep/b_person2.png"]["box"]
+    assert [i.file_name for i in back.images] == ["deep/b.png"], "who waits for correction is no label yet"
+    assert back.annotations[0].keypoints[:3] == [round(x + 3 + corner[0], 2), round(y + 2 + corner[1], 2), 2]
 
 
 def test_detector_for_a_model_that_needs_none(photos, model, tmp_path):

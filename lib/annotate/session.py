@@ -334,7 +334,8 @@ class Session:
                 except (OSError, ValueError) as error:
                     unread.append(str(error))
                     continue
-                total += self._suggest(index, as_labels(predict(image), image.shape, min_score, self.skeleton))
+                figures = as_labels(predict(image), image.shape[:2], min_score, min_score)
+                total += self._suggest(index, [f.ravel().tolist() for f in figures if f[:, 2].any()])
         finally:  # what there is when somebody interrupts stays
             self._remember()
             self._go(self.image_index)

@@ -42,7 +42,7 @@ def by_names(predict: Callable, skeleton: Skeleton) -> Callable[[np.ndarray], Pe
     those that it does not know are not found."""
     theirs = getattr(predict, "skeleton", None)
     if theirs is None:
-        return predict
+        return lambda image: _checked(predict(image), skeleton)
     places = [theirs.keypoints.index(name) if name in theirs.keypoints else -1 for name in skeleton.keypoints]
     if max(places) < 0:
         raise ValueError(f"the model's keypoints are {', '.join(theirs.keypoints)}; none of them is in the skeleton "
@@ -56,8 +56,27 @@ def by_names(predict: Callable, skeleton: Skeleton) -> Callable[[np.ndarray], Pe
     return predicted
 
 
-def as_labels(people: People, shape: tuple, min_score: float, skeleton: Skeleton) -> list[list[float]]:
-    """Predictions as x, y, v × K: v = 2 from `min_score` on, below it v = 0 with the place kept, zeros where not found."""
+def as_labels(people: People, size: tuple[int, int], low: float, high: float) -> np.ndarray:
+    """Predicted people as labels to correct: their confidence becomes visibility.
+
+    Args:
+        people: as predicted.
+        size: (H, W) of the picture; places end at its border.
+        low: keypoints are hidden (v = 1) from this score on. Those below keep their place with v = 0, so that an annotator
+            switches them on instead of drawing them; what was not found at all has none.
+        high: keypoints are visible (v = 2) from this score on.
+
+    Returns:
+        (P, K, 3) x, y, v.
+    """
+    scores = people.keypoints[..., 2]
+    found = np.isfinite(people.keypoints).all(axis=-1) & (scores > 0)
+    xy = people.keypoints[..., :2].astype(float).clip(0, (size[1] - 1, size[0] - 1)).round(2)
+    v = (found & (scores >= low)).astype(float) + (found & (scores >= high))
+    return np.concatenate([np.where(found[..., None], xy, 0), v[..., None]], axis=-1)
+
+
+def _checked(people: People, skeleton: Skeleton) -> People:
     if not isinstance(people, People):
         raise ValueError(f"predict gives a {type(people).__name__} for an image, not People: pass a Predictor itself")
     if people.keypoints.shape[1] != skeleton.num_keypoints:
@@ -65,9 +84,4 @@ def as_labels(people: People, shape: tuple, min_score: float, skeleton: Skeleton
             f"predict gives {people.keypoints.shape[1]} keypoints, the skeleton {skeleton.name!r} has "
             f"{skeleton.num_keypoints}: pass the Predictor itself, whose keypoints are matched by name"
         )
-    scores = people.keypoints[..., 2]
-    found = np.isfinite(people.keypoints).all(axis=-1) & (scores > 0)
-    sure = found & (scores >= min_score)
-    xy = people.keypoints[..., :2].astype(float).clip(0, (shape[1] - 1, shape[0] - 1)).round(2)
-    labels = np.concatenate([np.where(found[..., None], xy, 0), 2.0 * sure[..., None]], axis=-1)
-    return labels[sure.any(axis=1)].reshape(-1, 3 * skeleton.num_keypoints).tolist()
+    return people

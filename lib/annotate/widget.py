@@ -9,6 +9,7 @@ import anywidget
 import cv2
 import traitlets
 from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 from lib.annotate.session import Session
 from lib.data.augment import read_image
@@ -16,7 +17,6 @@ from lib.draw import draw_people, palette
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
 
-_EXIF_ORIENTATION = 0x0112
 _BROWSERS_SHOW = {"JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP"}
 _ACTIONS = {
     "go_to", "next_image", "previous_image", "next_open_image", "next_person", "previous_person", "add_person",
@@ -152,7 +152,7 @@ def picture(path: Path) -> bytes:
     """The file as it is where browsers show what models see; otherwise, turned by EXIF or transparent, say, as JPEG."""
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            turned = image.getexif().get(Base.Orientation, 1) != 1
             transparent = "A" in image.getbands() or "transparency" in image.info
             as_it_is = image.format in _BROWSERS_SHOW and not turned and not transparent
     except UnidentifiedImageError:

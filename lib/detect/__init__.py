@@ -20,7 +20,7 @@ __all__ = ["SPECS", "THRESHOLD", "Detector", "OnnxYolo", "TorchvisionDetector", 
 
 THRESHOLD = 0.3
 """Boxes with a lower score are left out, unless something else is asked for."""
-SPECS = "truth, whole, torchvision:NAME or torchvision:NAME=WEIGHTS.pth, or the .onnx file of a YOLO"
+SPECS = "truth=FILE.json (annotated boxes), whole, torchvision:NAME or torchvision:NAME=WEIGHTS.pth, or the .onnx file of a YOLO"
 
 
 class Detector(Protocol):
@@ -65,7 +65,7 @@ def open_detector(spec: str | Path, device: str = "cpu", *, threshold: float = T
         return WholeImage()
     if text == "truth":
         if annotations is None:
-            raise ValueError("the detector 'truth' takes the boxes of an annotation file: say which one with annotations")
+            raise ValueError("the detector 'truth' takes the boxes of an annotation file: say which one, truth=FILE.json")
         return TruthBoxes(annotations)
     if text.startswith("torchvision:"):
         name, _, weights = text.removeprefix("torchvision:").partition("=")

@@ -14,6 +14,7 @@ import yaml
 from lib import files
 from lib.data.coco import write_coco
 from lib.exchange.changes import Changes
+from lib.exchange.crops import uncropped
 from lib.exchange.cvat import cvat_labels, write_cvat_zip
 from lib.exchange.dataset_mat import write_samples
 from lib.exchange.merge import merge_sets, remap
@@ -32,7 +33,7 @@ def read_cvat_zip(path: str | Path) -> tuple:
 
 def convert(source: str, target: str, kind: str = "auto", images: str | None = None, skeleton: str | None = None,
             aliases: str | None = None, category: str | None = None, subset: str = "default",
-            first_pixel: int = 1) -> None:  # fmt: skip
+            first_pixel: int = 1, crops: str | None = None) -> None:  # fmt: skip
     """Turn an annotation tool's export into our COCO file, a CVAT zip or DeeperCut's dataset.mat, and say what was changed.
 
     Args:
@@ -47,6 +48,7 @@ def convert(source: str, target: str, kind: str = "auto", images: str | None = N
         category: whose keypoints are mapped, where several have some.
         subset: CVAT's name of the part, in a .zip.
         first_pixel: of a dataset.mat: 1 where pixels are counted from 1, as its MATLAB preparation does, 0 where from 0.
+        crops: crops.json of `preannotate --crops`: labels of the cut-out pictures become labels of the whole ones.
     """
     _check_target(target, [source], ".json", ".zip", ".mat")
     if first_pixel not in (0, 1):
@@ -55,6 +57,9 @@ def convert(source: str, target: str, kind: str = "auto", images: str | None = N
         raise ValueError(f"aliases {aliases} say which name becomes which: give the skeleton they lead to as well")
     wanted = _by_hand(Skeleton.named, skeleton) if skeleton else None
     coco, changes = read_any(source, kind, images, wanted or MPII14, first_pixel)
+    if crops:
+        coco, joined = uncropped(coco, crops)
+        changes.include(joined)
     if wanted:
         names = _by_hand(_read_aliases, aliases) if aliases else None
         coco, mapped = remap(coco, wanted, names, category)

@@ -70,23 +70,23 @@ class Preannotated:
 
 
 def preannotate(source: str | Path, pose: str | Path, out: str | Path, *, detector: str | None = None,
-                annotations: str | None = None, detector_threshold: float = THRESHOLD, crops: bool = False, low: float = 0.3,
-                high: float = 0.6, skeleton: str | None = None, step: int = 1, flip_test: bool = False, device: str = "cpu",
+                detector_threshold: float = THRESHOLD, crops: bool = False, low: float = 0.3, high: float = 0.6,
+                skeleton: str | None = None, step: int = 1, flip_test: bool = False, device: str = "cpu",
                 batch_size: int = 8) -> Preannotated:  # fmt: skip
     """Let a model annotate pictures, for people to correct in CVAT or in our own annotator.
 
     In the folder `out` are then `images/` (what annotators are shown: pictures upright, as EXIF says), `cvat.zip` (for "COCO
     Keypoints 1.0", with the pictures), `cvat_labels.json` (for CVAT's label constructor), `labels.json` (for
-    `Session(images, labels, labels)`: the model's people are suggestions there), and with `crops` `crops.json` (where each
-    was cut out). A stopped run goes on where it was with the same command. Nothing that is finished is ever changed.
+    `Session(images, labels, labels)`: the model's people are suggestions there), and with `crops` `whole/images/` (the pictures
+    they were cut out of) and `crops.json` (where), with which `convert` brings the labels back to the whole pictures. A
+    stopped run goes on where it was with the same command. Nothing that is finished is ever changed.
 
     Args:
         source: folder of pictures (with its sub-folders), picture, or video.
         pose: model that finds the keypoints.
         out: folder for the results, a new one or that of a stopped run.
-        detector: whom a top-down model looks at: truth, whole, torchvision:NAME, the .onnx file of a YOLO, or a model that
-            finds several people. A bottom-up model takes none.
-        annotations: COCO file with the boxes of the detector truth.
+        detector: of a top-down model: the .onnx of a YOLO, torchvision:NAME, a model of this workbook for several people,
+            truth=FILE.json (annotated boxes) or whole (one person fills the picture). A bottom-up model takes none.
         detector_threshold: boxes with a lower score are left out.
         crops: a picture for every person, instead of whole pictures.
         low: from this score on a keypoint is labelled as hidden (v = 1); below it is not labelled (v = 0) but keeps its place.
@@ -108,19 +108,19 @@ def preannotate(source: str | Path, pose: str | Path, out: str | Path, *, detect
     if opened.kind == "pictures" and step > 1:
         raise ValueError(f"step {step} is for the frames of a video, and {source} holds pictures: leave it out")
     names = _names(opened, Path(source)) if opened.kind == "pictures" else {}
-    finder = detector and detector_named(detector, device, threshold=detector_threshold, annotations=annotations)
+    finder = detector and detector_named(detector, device, threshold=detector_threshold)
     predictor = Predictor(pose, device, detector=finder, flip_test=flip_test)
     wanted = Skeleton.named(skeleton) if skeleton else predictor.skeleton
     places = _places(predictor.skeleton, wanted)
     settings = _settings(
-        source=source, pose=pose, detector=detector, annotations=annotations, detector_threshold=detector_threshold, crops=crops,
-        low=low, high=high, keypoints=", ".join(wanted.keypoints), step=step, flip_test=flip_test,
+        source=source, pose=pose, detector=detector, detector_threshold=detector_threshold, crops=crops, low=low, high=high,
+        keypoints=", ".join(wanted.keypoints), step=step, flip_test=flip_test,
     )  # fmt: skip
     _check_folder(out)
     with files.locked(out):
         journal = Journal(out / JOURNAL, settings)
         if not (out / ZIP).exists():
-            work = Work(predictor, places, journal, out / IMAGES, crops, low, high)
+            work = Work(predictor, places, journal, out, crops, low, high)
             _run(work, opened, names, step, batch_size)
             write_results(out, list(journal.lines.values()), wanted)
         elif late := [name for name in names if name not in journal.lines]:
@@ -159,7 +159,7 @@ def _check(source: str | Path, low: float, high: float, step: int, batch_size: i
 
 def _settings(**options) -> dict[str, str | float | bool | None]:
     """What decides about the results; of files their names and what is in them."""
-    for name in ("pose", "detector", "annotations"):
+    for name in ("pose", "detector"):
         kind, mark, path = str(options[name]).rpartition("=")
         if options[name] is not None and Path(path).is_file():
             options[name] = f"{kind}{mark}{Path(path).name} ({file_sha256(path)[:12]})"

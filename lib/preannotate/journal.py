@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from lib.exchange.crops import Origin
+
 
 class Person(Struct):
     """A person as labels: x, y, v for every keypoint, and the box [x, y, width, height]."""
@@ -17,13 +19,13 @@ class Person(Struct):
 
 
 class Labelled(Struct):
-    """A picture to be corrected: name, size in pixels, people, and where its corner lies in the picture it comes from."""
+    """A picture to be corrected: name, size in pixels, people, and where it was cut out, if it was."""
 
     file_name: str
     width: int
     height: int
     people: list[Person] = []
-    corner: tuple[int, int] = (0, 0)
+    origin: Origin | None = None
 
 
 class Line(Struct):

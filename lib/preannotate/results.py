@@ -14,7 +14,8 @@ from lib.exchange import Changes, cvat_labels, write_cvat_zip
 from lib.preannotate.journal import Labelled, Line
 from lib.skeleton import Skeleton
 
-ZIP, LABELS, CVAT_LABELS, CROPS, IMAGES = "cvat.zip", "labels.json", "cvat_labels.json", "crops.json", "images"
+ZIP, LABELS, CVAT_LABELS, CROPS = "cvat.zip", "labels.json", "cvat_labels.json", "crops.json"
+IMAGES, WHOLE = "images", "whole"
 
 
 def write_results(folder: Path, lines: Sequence[Line], skeleton: Skeleton) -> Changes:
@@ -29,12 +30,11 @@ def write_results(folder: Path, lines: Sequence[Line], skeleton: Skeleton) -> Ch
         # suggestions enter the file when they are accepted or edited: nobody's guess is taken for a label
         suggestions = {p.file_name: [person.keypoints for person in p.people] for p in pictures if p.people}
         write_place(folder / LABELS, Place(pictures[0].file_name, [], suggestions))
-        write_coco(folder / LABELS, msgspec.structs.replace(coco, annotations=[]))
+        # pictures, too, enter it with their people, or marked as done: one that waits is not one without people
+        write_coco(folder / LABELS, msgspec.structs.replace(coco, images=[], annotations=[]))
     files.write(folder / CVAT_LABELS, msgspec.json.format(msgspec.json.encode(cvat_labels(skeleton))))
-    if any(picture.file_name != line.source for line in lines for picture in line.pictures):
-        origin = {p.file_name: {"source": line.source, "left": p.corner[0], "top": p.corner[1]}
-                  for line in lines for p in line.pictures}  # fmt: skip
-        files.write(folder / CROPS, msgspec.json.format(msgspec.json.encode(origin)))
+    if origins := {p.file_name: p.origin for p in pictures if p.origin}:
+        files.write(folder / CROPS, msgspec.json.format(msgspec.json.encode(origins)))
     return write_cvat_zip(folder / ZIP, coco, images=folder / IMAGES)
 
 

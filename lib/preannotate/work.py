@@ -11,19 +11,18 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-import PIL.Image
 from tqdm.auto import tqdm
 
 from lib import files
 from lib.data.video import Video
 from lib.people import People
 from lib.preannotate.journal import Journal, Labelled, Line
-from lib.preannotate.labels import cut, labelled
+from lib.preannotate.labels import cut, labelled, writable
+from lib.preannotate.results import IMAGES, WHOLE
 from lib.predict.predictor import Fitted, Predictor
-from lib.predict.sources import EXIF_ORIENTATION, Pictures
+from lib.predict.sources import upright
 from lib.predict.stages import overlapped
 
-WRITTEN = (".jpg", ".jpeg", ".png")  # suffixes that pictures written anew keep; others become .png
 QUALITY = 95  # of JPEG, 1 to 100
 
 
@@ -53,9 +52,7 @@ def read_pictures(names: Mapping[str, Path], journal: Journal) -> Iterator[Taken
             continue
         try:
             files.relative(name)
-            image = next(Pictures(path).frames()).image
-            with PIL.Image.open(path) as header:
-                turned = header.getexif().get(EXIF_ORIENTATION, 1) != 1
+            image, turned = upright(path)
         except (ValueError, OSError) as error:
             yield Taken(name, fault=str(error))
         else:
@@ -78,7 +75,7 @@ class Work:
         predictor: with its detector, where it needs one.
         places: where the keypoints to annotate stand among the model's.
         journal: of what was done.
-        folder: for the pictures.
+        folder: for the folders of pictures.
         crops: a picture for every person.
         low, high: scores from which a keypoint is hidden, and visible.
     """
@@ -138,15 +135,24 @@ class Work:
             yield Line(picture.name, self._written(picture, label), unsure)
 
     def _written(self, picture: Taken, label: Labelled) -> list[Labelled]:
-        """Write what annotators are to see."""
-        if not self.crops and picture.path is not None and not picture.turned:
-            files.write(files.inside(self.folder, label.file_name), picture.path.read_bytes())
+        """Write what annotators are to see, and with crops the whole pictures as well, to which the labels come back."""
+        if self.crops and not label.people:
+            return []
+        folder = self.folder / (WHOLE if self.crops else "") / IMAGES
+        if picture.path is not None and not picture.turned:
+            files.write(files.inside(folder, label.file_name), picture.path.read_bytes())
+        else:
+            label.file_name = writable(label.file_name)
+            _write(folder, label.file_name, picture.image)
+        if not self.crops:
             return [label]
-        path = PurePosixPath(label.file_name)
-        label.file_name = str(path if path.suffix.lower() in WRITTEN else path.with_suffix(".png"))
-        pictures = cut(label, picture.image) if self.crops else [(label, picture.image)]
-        for each, pixels in pictures:
-            suffix = PurePosixPath(each.file_name).suffix
-            _, data = cv2.imencode(suffix, np.ascontiguousarray(pixels[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-            files.write(files.inside(self.folder, each.file_name), data.tobytes())
-        return [each for each, _ in pictures]
+        cuts = cut(label, picture.image)
+        for each, pixels in cuts:
+            _write(self.folder / IMAGES, each.file_name, pixels)
+        return [each for each, _ in cuts]
+
+
+def _write(folder: Path, name: str, pixels: np.ndarray) -> None:
+    bgr = np.ascontiguousarray(pixels[..., ::-1])
+    _, data = cv2.imencode(PurePosixPath(name).suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    files.write(files.inside(folder, name), data.tobytes())

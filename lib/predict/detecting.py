@@ -114,7 +114,7 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
         detector = PoseDetector(path, device, threshold)
     elif path.suffix == ".json":
         if annotations is None:
-            raise ValueError(f"{path}: the boxes of a results file are those of a data set: say which one with annotations")
+            raise ValueError(f"{path}: the boxes of a results file are those of a data set, to be evaluated; here give a detector")
         detector = FoundBoxes(path, annotations)
     else:
         detector = open_detector(spec, device, threshold=threshold, annotations=annotations)

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import PIL.Image
+from PIL.ExifTags import Base
 
 from lib.data.augment import IMAGE_SUFFIXES, image_files, read_image
 from lib.data.camera import Camera
@@ -16,7 +17,6 @@ from lib.data.video import Video
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mp2", ".ts", ".m2ts", ".mts", ".wmv",
                   ".flv", ".3gp", ".ogv", ".vob", ".mxf", ".h264", ".264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".y4m")  # fmt: skip
-EXIF_ORIENTATION = 0x0112
 PICTURES_PER_SECOND = 25.0  # pictures have no time of their own; a tracker needs one
 
 
@@ -84,7 +84,7 @@ class Pictures:
         self.damage, faults, read = None, [], 0
         for index, path in list(enumerate(self.paths))[start:stop]:
             try:
-                image = _upright(path)
+                image, _ = upright(path)
             except (ValueError, OSError) as error:
                 faults.append(str(error))
                 continue
@@ -135,15 +135,15 @@ def open_source(source: str | Path, without: Path | None = None) -> Source:
     return Video(path, progress=False)
 
 
-def _upright(path: Path) -> np.ndarray:
-    """`read_image`, turned and mirrored as EXIF says."""
+def upright(path: Path) -> tuple[np.ndarray, bool]:
+    """`read_image`, turned and mirrored as EXIF says, and whether there was anything to turn."""
     image = read_image(path)
     with PIL.Image.open(path) as header:  # reads no pixels
-        orientation = header.getexif().get(EXIF_ORIENTATION, 1)
+        orientation = header.getexif().get(Base.Orientation, 1)
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
-    return np.ascontiguousarray(image)
+    return np.ascontiguousarray(image), orientation != 1

@@ -16,7 +16,7 @@ from lib.data.video import Video, write_video
 from lib.models import NETWORKS
 from lib.people import People
 from lib.predict import Predictor, watch
-from lib.predict.sources import EXIF_ORIENTATION, Pictures, open_source
+from lib.predict.sources import Pictures, open_source
 from tests.dots import DotNet, dot_model, draw_poles
 from tests.predict.cameras import Endless
 
@@ -105,7 +105,7 @@ def test_a_long_source_does_not_pile_up():
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photographs_are_upright_as_exif_says(tmp_path, orientation):
     exif = PIL.Image.Exif()
-    exif[EXIF_ORIENTATION] = orientation
+    exif[0x0112] = orientation
     PIL.Image.fromarray(draw_poles((60, 128), [(30, 10, 40), (100, 20, 50)])).save(tmp_path / "phone.png", exif=exif)
     shown = PIL.ImageOps.exif_transpose(PIL.Image.open(tmp_path / "phone.png"))
     (seen,) = open_source(tmp_path / "phone.png").frames()

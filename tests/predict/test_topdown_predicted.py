@@ -139,7 +139,7 @@ def test_boxes_around_people():
 
 
 def test_senseless_combinations_are_refused():
-    with pytest.raises(ValueError, match="needs a detector that says where people are; give as detector truth, whole, torchvision:NAME"):
+    with pytest.raises(ValueError, match="needs a detector that says where people are; give as detector truth=FILE.json .*, whole, torchvision:NAME"):
         Predictor(pole_model())
     with pytest.raises(ValueError, match="finds all people of a picture by itself: leave the detector out"):
         Predictor(dot_model(), detector="whole")
@@ -157,7 +157,7 @@ def test_detectors_by_name(tmp_path):
     assert isinstance(detector_named("whole"), WholeImage)
     with pytest.raises(ValueError, match="'hole' is no detector"):
         detector_named("hole")
-    with pytest.raises(ValueError, match="say which one with annotations"):
+    with pytest.raises(ValueError, match=r"say which one, truth=FILE\.json"):
         detector_named("truth")
     with pytest.raises(FileNotFoundError, match=r"no model .*none.safetensors"):
         detector_named(tmp_path / "none.safetensors")
@@ -192,7 +192,7 @@ def test_boxes_that_another_program_found(tmp_path):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ValueError, match=error):
             detector_named(tmp_path / "bad.json", annotations=poles / "poles.json")
-    with pytest.raises(ValueError, match="say which one with annotations"):
+    with pytest.raises(ValueError, match=r"found\.json: .* those of a data set, to be evaluated"):
         detector_named(tmp_path / "found.json")
 
 
