@@ -9,6 +9,8 @@ from importlib import import_module
 
 import jsonargparse
 
+INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
+
 COMMANDS = {
     "synthetic": ("lib.data.synthetic", "write_dataset", "render a dataset of synthetic people"),
     "synthetic-classes": ("lib.data.classes", "write_classes", "pictures of body parts and things in ImageNet's layout"),
@@ -42,7 +44,11 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for an error it can name, 2 for a command it does not know."""
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 for an error it can name, 2 for a command it does not know, 130 after Ctrl-C.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
@@ -63,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         # these read their own arguments, the others are plain functions, or several by name
         own = command in ("train", "preflight", "predict", "preannotate", "classify", "book")
         result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
+    except KeyboardInterrupt as stopped:
+        print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, KeyError, OSError, RuntimeError, ArithmeticError) as error:
         # the sentence is for the user; the stack is for whoever looks for a fault in the workbook
         if debug:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from lib import ROOT, distributed, files
 from lib.checkpoints import load_weights
 from lib.history import Curves, best_row, joined, read_history, write_history
 from lib.learner import PoseData, PoseModule, decode, to_results
-from lib.predict.command import INTERRUPTED
 from lib.training import TrainingRun, override_arguments, parse, read_recipe, run
 
 
@@ -73,7 +71,7 @@ def score_stages(learner: PoseModule, data: PoseData) -> list[dict[str, float]]:
 def main(arguments: list[str]) -> int:
     """`python -m lib train --config RECIPE --out_dir RUN [--step=2] [--data.batch_size=8 …] [--resume=true]`.
 
-    Returns 0, or 130 after Ctrl-C.
+    Returns 0.
     """
     distributed.quiet_unless_main()
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -81,17 +79,12 @@ def main(arguments: list[str]) -> int:
         parser.add_argument(name)
     chosen, others = parser.parse_known_args(arguments)
     plain = chosen.config is None or chosen.out_dir is None or {"-h", "--help"} & {*others}
-    try:
-        with distributed.one_voice():
-            if plain or (chosen.step is None and "steps" not in read_recipe(chosen.config)):
-                runs = [run(arguments, exit_on_error=True)]
-            else:
-                wanted = "all" if chosen.step is None else chosen.step
-                runs = _train(Path(chosen.config), ROOT / chosen.out_dir, wanted, others)
-    except KeyboardInterrupt as stopped:
-        if distributed.first_to_say("stopped"):
-            print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
-        return INTERRUPTED
+    with distributed.one_voice():
+        if plain or (chosen.step is None and "steps" not in read_recipe(chosen.config)):
+            runs = [run(arguments, exit_on_error=True)]
+        else:
+            wanted = "all" if chosen.step is None else chosen.step
+            runs = _train(Path(chosen.config), ROOT / chosen.out_dir, wanted, others)
     for finished in runs if distributed.is_main() else ():  # the others keep no history
         if not finished.history:
             print(f"no epoch was validated, so there are no best weights: {finished.out_dir}")
@@ -107,7 +100,7 @@ def _train(recipe: Path, out_dir: Path, wanted: str, given: list[str]) -> list[T
     numbers, others = _numbers(recipe, wanted, count), _by_step(given, count)
     arguments = {n: ["--config", str(recipe), "--step", str(n), "--out_dir", str(_folder(out_dir, n))] for n in numbers}
     # a slip in the last step is said today, not after days of training the first
-    parsed = {n: parse([*arguments[n], *others[n]], exit_on_error=False) for n in numbers}
+    parsed = {n: _parsed(n, count, [*arguments[n], *others[n]]) for n in numbers}
     curves, runs = Curves(), []
     for n in range(1, numbers[0]):
         history = _folder(out_dir, n) / "history.csv"
@@ -130,6 +123,13 @@ def _train(recipe: Path, out_dir: Path, wanted: str, given: list[str]) -> list[T
         if distributed.is_main():
             write_history(out_dir / "history.csv", joined(curves.earlier))
     return runs
+
+
+def _parsed(step: int, count: int, arguments: list[str]):
+    try:
+        return parse(arguments, exit_on_error=False)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"step {step} of {count}: {error.args[0] if len(error.args) == 1 else error}") from error
 
 
 def _by_step(arguments: Sequence[str], count: int) -> dict[int, list[str]]:

@@ -56,10 +56,10 @@ def first_to_say(sentence: str) -> bool:
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """An error that all processes meet is raised in the first of them; the others end with status 1 and say nothing."""
+    """What all processes meet, an error or Ctrl-C, is raised in the first; the others end with status 1 and say nothing."""
     try:
         yield
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if not first_to_say("a process was lost" if isinstance(error, ProcessLost) else f"{error}"):
             sys.exit(1)
         raise

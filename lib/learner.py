@@ -131,8 +131,11 @@ class PoseData(lightning.LightningDataModule):
 
     Args:
         data_dir: a folder with annotations and images, see data/README.md; relative paths are meant from the repository.
-        train_annotations, train_images, val_annotations, val_images: instead of what `data_dir` holds. Where an index of
-            the training annotations lies beside them (`python -m lib index`), it is opened instead of reading them.
+        train_annotations: COCO keypoint file, instead of what `data_dir` holds. Where an index of it lies beside it
+            (`python -m lib index`), that is opened instead of reading it.
+        train_images: folder of its pictures.
+        val_annotations: the same for validation.
+        val_images: folder of its pictures.
         category: name of the COCO category; may be left out where only one has keypoints.
         neck: insert a neck between the shoulders, as trt_pose does, where the annotations have none.
         skeleton: what the network is to find, one of the built-in ones ("openpose18"), a .yaml or a COCO .json: keypoints are
@@ -151,9 +154,13 @@ class PoseData(lightning.LightningDataModule):
         mask_unlabelled: do not punish what stands where people are not annotated.
         unlabelled_pictures: also train on pictures all of whose people lack keypoints or are crowds (of "images").
         mask_stride: pixels per cell of that mask.
-        min_area, max_area: leave out people smaller or larger than this fraction of the image (of "images").
-        batch_size, num_workers, seed: as usual; the result does not depend on num_workers.
-        limit_train, limit_val: use only the first so many images.
+        min_area: leave out people smaller than this fraction of the image (of "images").
+        max_area: leave out larger ones.
+        batch_size: samples in a batch, of each process.
+        num_workers: processes that read samples; the result does not depend on it.
+        limit_train: train on the first so many samples only.
+        limit_val: validate on the first so many only.
+        seed: of order, augmentation and colours.
     """
 
     def __init__(

@@ -34,6 +34,8 @@ OPTIMIZERS: dict[str, Callable] = {
     "nesterov": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
 }
 
+POOL = 64  # batches among whose samples those of one size look for each other
+
 
 class Learner(lightning.LightningModule, ABC):
     """A network and how its parameters are changed; a subclass says what its losses are and how it is validated.
@@ -180,6 +182,9 @@ class TrainOrder(Sampler):
     Every batch of the whole training, of W processes with B samples each, is cut into W pieces; process r takes the r-th.
     What does not fill a batch is left out, unless there is no other. Then samples are repeated until all processes have the
     same number.
+
+    Where samples differ in size (`dataset.sizes`, (n, 2) pixels), those of a batch are nearly alike, because a batch is padded to
+    its largest: `POOL` batches at a time are sorted by size, and then batches are shuffled.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int, trainer: lightning.Trainer):
@@ -194,10 +199,22 @@ class TrainOrder(Sampler):
         # after a resume Lightning asks for the order before it announces the epoch, and before `current_epoch` is right
         epoch = self._trainer.fit_loop.epoch_progress.current.processed
         self.dataset.set_epoch(epoch)
-        order = torch.randperm(len(self.dataset), generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()
         size = min(self.batch_size, len(self))
+        if getattr(self.dataset, "sizes", None) is not None and 1 < size * self.processes <= len(order):
+            order = self._alike(order, size * self.processes, generator)
         for start in range(self.process * size, len(self) * self.processes, size * self.processes):
             yield from (order[i % len(order)] for i in range(start, start + size))
+
+    def _alike(self, order: list[int], size: int, generator: torch.Generator) -> list[int]:
+        """Whole batches of `size` samples, each of samples that are nearly of one size."""
+        sizes, batches = self.dataset.sizes.tolist(), []
+        whole = order[: len(order) // size * size]  # cut before they are sorted: otherwise the largest would be left out
+        for start in range(0, len(whole), POOL * size):
+            pool = sorted(whole[start : start + POOL * size], key=lambda i: sizes[i])
+            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        return [i for b in torch.randperm(len(batches), generator=generator).tolist() for i in batches[b]]
 
 
 class ValOrder(Sampler):

@@ -27,6 +27,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lib import ROOT, distributed
 from lib.classify import ClassifierModule, ImageNetData
@@ -49,6 +50,11 @@ for _message in ("LightningCLI's args parameter", "Checkpoint directory .* exist
     warnings.filterwarnings("ignore", message=f"(?s)\\s*{_message}")
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+USAGE = "python -m lib train --config RECIPE --out_dir RUN [--resume=true] [--GROUP.KEY=VALUE …]"
+DESCRIPTION = ("Every key of a recipe is an option here, and what is given here comes before what the recipe says. "
+               "`preflight` takes the same ones.")  # fmt: skip
 
 
 @dataclass
@@ -207,9 +213,12 @@ def parse(arguments: list[str], exit_on_error: bool) -> _Cli:
     with tempfile.TemporaryDirectory() as folder:
         arguments = _with_plain_recipes(arguments, Path(folder))
         classes = (ClassifierModule, ImageNetData) if _network(arguments) in CLASSIFIERS else (PoseModule, PoseData)
-        cli = _Cli(*classes, args=arguments, run=False,
-                   seed_everything_default=0, parser_class=_Parser, save_config_callback=None,
-                   auto_configure_optimizers=False, parser_kwargs={"exit_on_error": exit_on_error, "allow_abbrev": False})  # fmt: skip
+        options = {"exit_on_error": exit_on_error, "allow_abbrev": False, "description": DESCRIPTION, "usage": USAGE}
+        try:
+            cli = _Cli(*classes, args=arguments, run=False, seed_everything_default=0, parser_class=_Parser,
+                       save_config_callback=None, auto_configure_optimizers=False, parser_kwargs=options)  # fmt: skip
+        except MisconfigurationException as error:
+            raise ValueError(f"Lightning cannot train with these options of the trainer: {error}") from error
     if isinstance(cli.model, PoseModule):
         check_fit(cli.model, cli.datamodule)
         cli.model.look_at(cli.datamodule)
@@ -321,6 +330,10 @@ def _step_number(text: str) -> int:
     return int(text)
 
 
+def _listed(given: Any) -> list:
+    return [] if given is None else [*given] if isinstance(given, (list, tuple)) else [given]
+
+
 class _Parser(LightningArgumentParser):
     """Says what is wrong in one sentence, with the nearest key where one is unknown; a ValueError in a notebook."""
 
@@ -330,6 +343,7 @@ class _Parser(LightningArgumentParser):
         key = option.group(1) if option else ".".join(member.groups()) if member else None
         near = difflib.get_close_matches(key, [a.dest for a in self._actions], 1, cutoff=0.5) if key else ()
         message += f"; did you mean {near[0]!r}?" if near else ""
+        message = " ".join(message.split())
         if not self.exit_on_error:
             raise ValueError(message) from ex
         if distributed.first_to_say(message):
@@ -370,6 +384,7 @@ class _Cli(LightningCLI):
             out_dir, "last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=True
         )
         bar = [TQDMProgressBar(refresh_rate=10)] if options.enable_progress_bar is not False else []
-        chosen.callbacks, chosen.plugins = [last, *bar], [distributed.WholeFiles()]
+        chosen.callbacks = [*_listed(chosen.callbacks), last, *bar]
+        chosen.plugins = [*_listed(chosen.plugins), distributed.WholeFiles()]
         chosen.num_sanity_val_steps = options.num_sanity_val_steps or 0
         return super().instantiate_trainer(**kwargs)

@@ -148,8 +148,10 @@ def test_missing_weights_are_named_with_the_command_that_makes_them(recipe, tmp_
 
 def test_a_slip_in_the_last_step_is_said_before_the_first_is_trained(recipe, tmp_path):
     recipe.write_text(recipe.read_text().replace("model.network.num_refinement_stages: 2", "model.network.num_stages: 2"))
-    with pytest.raises(ValueError, match="num_refinement_stages"):
+    with pytest.raises(ValueError, match="step 3 of 3: .*num_refinement_stages"):
         train_steps(recipe, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"step 2 of 3: .*did you mean 'data\.batch_size'"):
+        train_steps(recipe, tmp_path / "run", overrides={"step2.data.batch_sise": 3})
     assert not (tmp_path / "run").exists()
 
 

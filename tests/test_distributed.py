@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -69,6 +70,17 @@ def test_processes_see_together_what_one_process_sees():
     assert [len(batch) for batch in one] == [4, 4] and len({i for batch in one for i in batch}) == 8
     assert batches(2, 2) == one and batches(1, 4) == one
     assert batches(4, 1, epoch=1) != one and batches(2, 2, epoch=1) == batches(4, 1, epoch=1)
+
+
+def test_samples_of_one_size_share_a_batch(monkeypatch):
+    """Of eleven, drawn anew in every epoch, those of five sizes; together the processes see what one process sees."""
+    monkeypatch.setattr(Eleven, "sizes", np.array([[10 * (i % 5), 7] for i in range(11)]), raising=False)
+    one = batches(2, 1)
+    assert sorted(len({*batch}) for batch in one) == [2] * 5 and len({i for batch in one for i in batch}) == 10
+    assert sum(len({i % 5 for i in batch}) for batch in one) < 8  # shuffled, nearly every batch has two sizes
+    assert batches(1, 2) == one and batches(2, 1, epoch=1) != one
+    assert [min(batch) % 5 for batch in one] != sorted(min(batch) % 5 for batch in one)  # no epoch begins with the small ones
+    assert {*batches(20, 1)[0]} == set(range(11))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

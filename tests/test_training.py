@@ -18,7 +18,7 @@ from lib.learner import PoseModule
 from lib.learning import at, fastest_precision
 from lib.models import CLASSIFIERS
 from lib.preflight import preflight
-from lib.training import load_recipe, of_step, read_recipe, train
+from lib.training import load_recipe, of_step, override_arguments, parse, read_recipe, train
 
 MINI = ROOT / "lib/recipes/trt_pose_mini.yaml"
 
@@ -195,6 +195,15 @@ def test_a_classifier_trains_and_resumes_as_a_pose_network_does(classes, tmp_pat
     best = max(row["top1"] for row in resumed.history)
     assert load_classifier(resumed.best).info["top1"] == pytest.approx(best, abs=1e-6)
     assert {"data_examples", "eval_examples", "metrics.html", "model_summary.txt"} <= {p.name for p in resumed.out_dir.iterdir()}
+
+
+def test_callbacks_of_the_recipe_are_called_and_impossible_trainers_are_one_sentence(small, tmp_path):
+    watching = [{"class_path": "LearningRateMonitor", "init_args": {"log_momentum": True}}]
+    cli = parse(["--config", str(MINI), "--out_dir", str(tmp_path), *override_arguments(small), "--trainer.callbacks",
+                 json.dumps(watching)], exit_on_error=False)  # fmt: skip
+    assert {"LearningRateMonitor", "ModelCheckpoint"} <= {type(callback).__name__ for callback in cli.trainer.callbacks}
+    with pytest.raises(ValueError, match="options of the trainer: .*enable_checkpointing"):
+        load_recipe(MINI, small | {"trainer.enable_checkpointing": False})
 
 
 def test_a_few_batches_run_through_everything(small, tmp_path):

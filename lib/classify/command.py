@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
@@ -21,22 +20,17 @@ from lib.classify.predictor import PictureClassifier
 from lib.data.augment import image_files, read_image
 from lib.data.dataset import worker_init
 from lib.data.imagenet import name_of
-from lib.predict.command import INTERRUPTED
 from lib.predict.outputs import JPEG_QUALITY, GrowingFile
 
 LIST, RESULTS = "classes.csv", "results.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 130 after Ctrl-C."""
+    """Run the command; returns 0."""
     parser = jsonargparse.ArgumentParser(prog="python -m lib classify", description=classify.__doc__.split("\n")[0])
     parser.add_argument("source", metavar="SOURCE", help="picture, or folder of pictures")
     parser.add_function_arguments(classify, as_positional=False, skip={"source"})
-    try:
-        classify(**parser.parse_args(arguments).as_dict())
-    except KeyboardInterrupt:
-        print("stopped; what was written is whole", file=sys.stderr)
-        return INTERRUPTED
+    classify(**parser.parse_args(arguments).as_dict())
     return 0
 
 

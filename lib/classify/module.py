@@ -26,7 +26,11 @@ class ClassifierModule(Learner):
     Args:
         classes: set from the data.
         network: `name` of a class in `lib.models.CLASSIFIERS` and its options.
-        optimizer, learning_rate, weight_decay, color_jitter, training: see `lib.learning.Learner`.
+        optimizer: adam, adamw, sgd (momentum 0.9) or nesterov (the same with Nesterov's momentum).
+        learning_rate: one value, or {epoch: value from that epoch on}; epochs count from 0.
+        weight_decay: of every parameter, or of the groups that have one.
+        color_jitter: largest relative change of brightness, contrast and saturation, and turn of hue (of 1).
+        training: see `lib.learning.Learner`.
     """
 
     best_by = "top1"
@@ -110,8 +114,11 @@ class ImageNetData(lightning.LightningDataModule):
         input_size: height and width of the network's input.
         crop: random geometry of training; null for the middle of every picture.
         centre: the part of a picture's shorter side that validation sees, see `lib.data.imagenet.centre_affine`.
-        batch_size, num_workers, seed: as usual; the result does not depend on num_workers.
-        limit_train, limit_val: use only so many pictures, spread over the classes.
+        batch_size: pictures in a batch, of each process.
+        num_workers: processes that read pictures; the result does not depend on it.
+        limit_train: train on so many pictures only, spread over the classes.
+        limit_val: validate on so many only.
+        seed: of order, crops and colours.
 
     Attributes:
         classes: C classes, "FOLDER NAME", in the order of the labels.

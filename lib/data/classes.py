@@ -47,7 +47,8 @@ def write_classes(out_dir: str | Path, train_per_class: int = 400, val_per_class
 
     Args:
         out_dir: folder to make.
-        train_per_class, val_per_class: pictures of each class.
+        train_per_class: pictures of each class for training.
+        val_per_class: pictures of each class for validation.
         seed: series of pictures.
 
     Returns:

@@ -84,7 +84,8 @@ class ScaledPictures(KeypointSamples):
     """Samples of one category of a COCO keypoint file, one for each picture, at its own size times a scale.
 
     A sample is that of `lib.data.dataset.CocoKeypoints`; its input is as large as the scaled picture, rounded up to a `multiple`,
-    with black and mask 0 beyond it. `lib.data.dataset.collate` pads a batch to its largest.
+    with black and mask 0 beyond it. `lib.data.dataset.collate` pads a batch to its largest; `sizes`, (n, 2) height and width of
+    the pictures, let `lib.learning.TrainOrder` put pictures of one size together.
 
     Args:
         annotations, images, category, mask_stride, mask_unlabelled, only_with_people, unlabelled_pictures, seed, limit: see
@@ -119,6 +120,7 @@ class ScaledPictures(KeypointSamples):
         self.augment, self.multiple = augment, multiple
         self._choose((0.0, math.inf), only_with_people, unlabelled_pictures, None, mask_unlabelled)
         self._take(self._fitting()[:limit])
+        self.sizes = self._labels.sizes[self._pictures]
 
     def still(self) -> ScaledPictures:
         """The same samples at their mean scale, none mirrored."""
