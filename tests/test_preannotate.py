@@ -230,7 +230,7 @@ def test_a_stopped_run_goes_on_without_doing_anything_twice(photos, model, tmp_p
         return lines(self, batch)
 
     monkeypatch.setattr(Work, "_lines", stop_at_the_second)
-    with pytest.raises(KeyboardInterrupt, match="1 pictures are done"):
+    with pytest.raises(KeyboardInterrupt, match="pictures done: 1"):
         preannotate(photos, model, tmp_path / "out", batch_size=1)
     assert not (tmp_path / "out/cvat.zip").exists()
     journal = tmp_path / "out/.preannotate.jsonl"

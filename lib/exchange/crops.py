@@ -53,7 +53,7 @@ def uncropped(coco: CocoFile, crops: str | Path) -> tuple[CocoFile, Changes]:
                              f"{origin.box[3]} were cut out: export the labels without resizing the pictures")  # fmt: skip
         whole = wholes.setdefault(origin.source, Image(len(wholes) + 1, origin.source, origin.width, origin.height))
         places[image.id] = whole.id, origin.box[:2]
-    changes.add("cut-out pictures joined to whole ones", f"{len(wholes)} of them", count=len(coco.images))
+        changes.add("labels of a cut-out picture brought back to the whole one", f"{image.file_name} → {origin.source}")
     annotations = [_moved(a, *places[a.image_id], changes) for a in coco.annotations]
     result = replace(coco, images=list(wholes.values()), annotations=annotations)
     result.source = coco.source

@@ -14,7 +14,7 @@ from lib import files
 from lib.checkpoints import file_sha256
 from lib.detect import THRESHOLD
 from lib.preannotate.journal import Journal
-from lib.preannotate.results import IMAGES, LABELS, ZIP, write_results
+from lib.preannotate.results import CROPS, CVAT_LABELS, IMAGES, LABELS, WHOLE, ZIP, write_results
 from lib.preannotate.work import Work, read_frames, read_pictures
 from lib.predict.command import INTERRUPTED
 from lib.predict.detecting import detector_named
@@ -28,7 +28,7 @@ JOURNAL = ".preannotate.jsonl"
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns 0, or 130 after Ctrl-C."""
     parser = jsonargparse.ArgumentParser(prog="python -m lib preannotate", description=preannotate.__doc__.split("\n")[0])
-    parser.add_argument("source", metavar="SOURCE", help="folder of pictures, picture, or video")
+    parser.add_argument("source", metavar="SOURCE", help="folder of pictures (with its sub-folders), picture, or video")
     parser.add_argument("--crops", action="store_true", help="a picture for every person, instead of whole pictures")
     parser.add_function_arguments(preannotate, as_positional=False, skip={"source", "crops"})
     try:
@@ -64,9 +64,14 @@ class Preannotated:
         lines = [f"{self.folder}: {self.pictures} pictures with {self.people} people, keypoints: {counts}"]
         lines += [f"{self.unsure} people left out: not one of their keypoints is sure enough"] * bool(self.unsure)
         lines += [f"left out: {fault}" for fault in self.faults.values()]
-        images, labels = self.folder / IMAGES, self.folder / LABELS
-        return "\n".join([*lines, f"in CVAT: pictures of {images}, then Upload annotations, COCO Keypoints 1.0: {self.folder / ZIP}",
-                          f"here: Session({str(images)!r}, {str(labels)!r}, {str(labels)!r})"])  # fmt: skip
+        images, labels, crops = self.folder / IMAGES, self.folder / LABELS, self.folder / CROPS
+        lines += [f"in CVAT: a task of the pictures in {images}, its label from {self.folder / CVAT_LABELS} (Raw), then Upload "
+                  f"annotations, COCO Keypoints 1.0: {self.folder / ZIP}",
+                  f"here: Session({str(images)!r}, {str(labels)!r}, {str(labels)!r})"]  # fmt: skip
+        if crops.exists():
+            back = self.folder / WHOLE / LABELS
+            lines += [f"then, to the whole pictures: python -m lib convert {labels} {back} --crops {crops} (or CVAT's export)"]
+        return "\n".join(lines)
 
 
 def preannotate(source: str | Path, pose: str | Path, out: str | Path, *, detector: str | None = None,

@@ -23,8 +23,6 @@ from lib.predict.predictor import Fitted, Predictor
 from lib.predict.sources import upright
 from lib.predict.stages import overlapped
 
-QUALITY = 95  # of JPEG, 1 to 100
-
 
 @dataclass(frozen=True)
 class Taken:
@@ -103,7 +101,7 @@ class Work:
                     self.journal.add(list(self._lines(batch)))
                     bar.update(len(batch))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{len(self.journal.lines)} pictures are done, the same command goes on behind them") from None
+            raise KeyboardInterrupt(f"pictures done: {len(self.journal.lines)}, the same command goes on behind them") from None
 
     def _batches(self, pictures: Iterator[Taken], size: int) -> Iterator[list[tuple[Taken, Fitted | None]]]:
         while batch := [self._fitted(picture) for picture in islice(pictures, size)]:
@@ -153,6 +151,5 @@ class Work:
 
 
 def _write(folder: Path, name: str, pixels: np.ndarray) -> None:
-    bgr = np.ascontiguousarray(pixels[..., ::-1])
-    _, data = cv2.imencode(PurePosixPath(name).suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    _, data = cv2.imencode(PurePosixPath(name).suffix, np.ascontiguousarray(pixels[..., ::-1]))
     files.write(files.inside(folder, name), data.tobytes())

@@ -38,7 +38,10 @@ class PoseDetector:
         from lib.predict.predictor import Predictor  # which may itself ask for a detector by name
 
         self.path, self.name, self.threshold = Path(model), Path(model).stem, threshold
-        self.predictor = Predictor(model, device)
+        try:
+            self.predictor = Predictor(model, device)
+        except ValueError as error:
+            raise ValueError(f"{model} cannot be the detector: {error}") from error
 
     def __call__(self, image: np.ndarray, path: Path | None = None) -> np.ndarray:
         """See `lib.detect.Detector`."""
