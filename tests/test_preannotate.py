@@ -99,7 +99,9 @@ def test_our_annotator_goes_on_from_the_start_file(photos, model, tmp_path):
     session.move(3, 0)
     again = Session(images, labels, labels)
     assert again.name == "deep/b.png" and again.progress(1) == (2, 0, False) and again.progress(0) == (0, 1, False)
-    assert len(read_coco(labels).annotations) == 2
+    rows = read_coco(labels).annotations
+    assert len(rows) == 2 and all(type(v) is int for a in rows for v in a.keypoints[2::3])
+    assert [i.file_name for i in read_coco(labels).images] == ["deep/b.png"], "who waits is not a picture without people"
     before = files_of(tmp_path / "out")
     assert preannotate(photos, model, tmp_path / "out").people == 3  # once more: nothing is done, nothing is touched
     assert files_of(tmp_path / "out") == before

@@ -155,7 +155,7 @@ class Place(Struct):
 
     image: str = ""
     done: list[str] = []
-    suggestions: dict[str, list[list[float]]] = {}
+    suggestions: dict[str, list[list[int | float]]] = {}
 
 
 def place_path(labels: Path) -> Path:

@@ -335,7 +335,7 @@ class Session:
                     unread.append(str(error))
                     continue
                 figures = as_labels(predict(image), image.shape[:2], min_score, min_score)
-                total += self._suggest(index, [f.ravel().tolist() for f in figures if f[:, 2].any()])
+                total += self._suggest(index, [figure for figure in figures if any(figure[2::3])])
         finally:  # what there is when somebody interrupts stays
             self._remember()
             self._go(self.image_index)

@@ -56,7 +56,7 @@ def by_names(predict: Callable, skeleton: Skeleton) -> Callable[[np.ndarray], Pe
     return predicted
 
 
-def as_labels(people: People, size: tuple[int, int], low: float, high: float) -> np.ndarray:
+def as_labels(people: People, size: tuple[int, int], low: float, high: float) -> list[list[float]]:
     """Predicted people as labels to correct: their confidence becomes visibility.
 
     Args:
@@ -67,13 +67,14 @@ def as_labels(people: People, size: tuple[int, int], low: float, high: float) ->
         high: keypoints are visible (v = 2) from this score on.
 
     Returns:
-        (P, K, 3) x, y, v.
+        For each of them x, y, v × K, v an integer.
     """
     scores = people.keypoints[..., 2]
     found = np.isfinite(people.keypoints).all(axis=-1) & (scores > 0)
     xy = people.keypoints[..., :2].astype(float).clip(0, (size[1] - 1, size[0] - 1)).round(2)
-    v = (found & (scores >= low)).astype(float) + (found & (scores >= high))
-    return np.concatenate([np.where(found[..., None], xy, 0), v[..., None]], axis=-1)
+    v = (found & (scores >= low)).astype(int) + (found & (scores >= high))
+    figures = zip(np.where(found[..., None], xy, 0).tolist(), v.tolist())
+    return [[n for place, seen in zip(*figure) for n in (*place, seen)] for figure in figures]
 
 
 def _checked(people: People, skeleton: Skeleton) -> People:

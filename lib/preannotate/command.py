@@ -202,6 +202,6 @@ def _summary(out: Path, journal: Journal) -> Preannotated:
     lines = journal.lines.values()
     pictures = [picture for line in lines for picture in line.pictures]
     people = [person for picture in pictures for person in picture.people]
-    keypoints = Counter(int(v) for person in people for v in person.keypoints[2::3])
+    keypoints = Counter(v for person in people for v in person.keypoints[2::3])
     faults = {line.source: line.fault for line in lines if line.fault}
     return Preannotated(out, len(pictures), len(people), keypoints, sum(line.unsure for line in lines), faults)

@@ -14,7 +14,7 @@ from lib.exchange.crops import Origin
 class Person(Struct):
     """A person as labels: x, y, v for every keypoint, and the box [x, y, width, height]."""
 
-    keypoints: list[float]
+    keypoints: list[int | float]
     box: list[float]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -21,13 +22,15 @@ def labelled(name: str, image: np.ndarray, people: People, low: float, high: flo
     The box is the detector's, or else laid around the labelled keypoints with a margin.
     """
     height, width = image.shape[:2]
-    labels, figures, given = as_labels(people, (height, width), low, high), [], people.boxes is not None
-    for i in np.flatnonzero(labels[..., 2].any(axis=1)):
-        points = labels[i][labels[i][:, 2] > 0, :2].tolist()
-        if given:
+    figures = []
+    for i, keypoints in enumerate(as_labels(people, (height, width), low, high)):
+        points = [(x, y) for x, y, v in _points(keypoints) if v]
+        if not points:
+            continue
+        if given := people.boxes is not None:
             x, y, w, h = people.boxes[i].astype(float)
             points = [(x, y), (x + w, y + h)]
-        figures.append(Person(labels[i].ravel().tolist(), box_around(points, (height, width), margin=not given)))
+        figures.append(Person(keypoints, box_around(points, (height, width), margin=not given)))
     return Labelled(name, width, height, figures), len(people) - len(figures)
 
 
@@ -39,19 +42,18 @@ def cut(picture: Labelled, image: np.ndarray) -> list[tuple[Labelled, np.ndarray
     path, cuts = PurePosixPath(writable(picture.file_name)), []
     for number, person in enumerate(picture.people, 1):
         x, y, width, height = person.box
-        keypoints = np.reshape(person.keypoints, (-1, 3))
-        points = [(x, y), (x + width, y + height), *keypoints[keypoints[:, 2] > 0, :2].tolist()]
+        points = [(x, y), (x + width, y + height), *((x, y) for x, y, v in _points(person.keypoints) if v)]
         left, top, width, height = box_around(points, image.shape[:2])
         right, bottom = int(np.ceil(left + width)), int(np.ceil(top + height))
         left, top = int(left), int(top)
         pixels = image[top:bottom, left:right]
         height, width = pixels.shape[:2]
-        placed = keypoints[:, :2].any(axis=1)
-        keypoints[placed, :2] = (keypoints[placed, :2] - (left, top)).clip(0, (width - 1, height - 1)).round(2)
+        keypoints = [n for x, y, v in _points(person.keypoints) for n in (
+            (_within(x - left, width), _within(y - top, height), v) if x or y else (x, y, v))]  # fmt: skip
         box = [round(person.box[0] - left, 2), round(person.box[1] - top, 2), *person.box[2:]]
         name = str(path.with_stem(f"{path.stem}_person{number}"))
         origin = Origin(picture.file_name, picture.width, picture.height, (left, top, width, height))
-        cuts.append((Labelled(name, width, height, [Person(keypoints.ravel().tolist(), box)], origin), pixels))
+        cuts.append((Labelled(name, width, height, [Person(keypoints, box)], origin), pixels))
     return cuts
 
 
@@ -59,3 +61,11 @@ def writable(name: str) -> str:
     """The name of a picture that is written anew: `.png` where we do not write what it was."""
     path = PurePosixPath(name)
     return str(path if path.suffix.lower() in WRITTEN else path.with_suffix(".png"))
+
+
+def _points(keypoints: list[float]) -> Iterator[tuple[float, float, int]]:
+    return zip(keypoints[::3], keypoints[1::3], keypoints[2::3])
+
+
+def _within(n: float, length: int) -> float:
+    return round(min(max(n, 0), length - 1), 2)

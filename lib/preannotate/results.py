@@ -46,8 +46,7 @@ def to_coco(pictures: Sequence[Labelled], skeleton: Skeleton) -> CocoFile:
         coco.images.append(Image(number, picture.file_name, picture.width, picture.height))
         for person in picture.people:
             coco.annotations.append(Annotation(
-                len(coco.annotations) + 1, number, kind["id"], [n if k % 3 < 2 else int(n) for k, n in enumerate(person.keypoints)],
-                sum(v > 0 for v in person.keypoints[2::3]), person.box, round(AREA_OF_BOX * person.box[2] * person.box[3], 2),
-                segmentation=[],
+                len(coco.annotations) + 1, number, kind["id"], person.keypoints, sum(v > 0 for v in person.keypoints[2::3]),
+                person.box, round(AREA_OF_BOX * person.box[2] * person.box[3], 2), segmentation=[],
             ))  # fmt: skip
     return coco
