@@ -65,12 +65,12 @@ class Preannotated:
         lines += [f"{self.unsure} people left out: not one of their keypoints is sure enough"] * bool(self.unsure)
         lines += [f"left out: {fault}" for fault in self.faults.values()]
         images, labels, crops = self.folder / IMAGES, self.folder / LABELS, self.folder / CROPS
-        lines += [f"in CVAT: a task of the pictures in {images}, its label from {self.folder / CVAT_LABELS} (Raw), then Upload "
-                  f"annotations, COCO Keypoints 1.0: {self.folder / ZIP}",
+        lines += [f"in CVAT: a task of {images}, its label pasted from {self.folder / CVAT_LABELS} into Raw",
+                  f"    then Upload annotations, COCO Keypoints 1.0: {self.folder / ZIP}",
                   f"here: Session({str(images)!r}, {str(labels)!r}, {str(labels)!r})"]  # fmt: skip
         if crops.exists():
             back = self.folder / WHOLE / LABELS
-            lines += [f"then, to the whole pictures: python -m lib convert {labels} {back} --crops {crops} (or CVAT's export)"]
+            lines += [f"then to the whole pictures: python -m lib convert {labels} {back} --crops {crops} (or CVAT's export)"]
         return "\n".join(lines)
 
 
