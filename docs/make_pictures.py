@@ -1,10 +1,12 @@
 """Make the README's pictures from the checkpoints in the repository: `python docs/make_pictures.py`."""
 
+from collections import defaultdict, deque
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from lib import ROOT, files
 from lib.codecs.multicut import cost
@@ -12,7 +14,7 @@ from lib.codecs.parts_decode import cut_graph
 from lib.data.augment import fit_affine, warp
 from lib.data.clip import render_clip
 from lib.data.synthetic import Scene, render
-from lib.draw import Trails, draw_people, heatmap_overlay, paf_overlay, save_gif
+from lib.draw import draw_people, heatmap_overlay, paf_overlay, track_colour
 from lib.draw_graph import draw_graph
 from lib.people import apply_affine, invert_affine
 from lib.predict import Predictor
@@ -40,18 +42,25 @@ def people() -> Path:
         found = draw_people(image, predictor([image])[0], predictor.skeleton)
         heatmaps = heatmap_overlay(image, maps["heatmaps"], predictor.skeleton)
         frames.append(np.concatenate([image, heatmaps, paf_overlay(image, maps["pafs"]), found], axis=1))
-    return save_gif(ROOT / "docs/people.gif", frames, seconds_per_frame=2.0, colours=256)
+    return _save_gif(ROOT / "docs/people.gif", frames, seconds=2.0, colours=256)
 
 
 def crossing() -> Path:
-    """Two people walk through each other and keep their ids."""
+    """Two people walk through each other and keep their ids; behind them the way that each took."""
     predictor = Predictor(ROOT / "pretrained/lightweight_openpose_mini.safetensors", input_size=CLIP_INPUT)
-    tracker, trails, frames = Tracker(predictor.skeleton), Trails(20), []
+    tracker, frames = Tracker(predictor.skeleton), []
+    ways = defaultdict(lambda: deque(maxlen=20))
     for i, (image, _) in enumerate(render_clip(48, 2, CLIP, CLIP_SEED, rate=RATE, noise=0)):
         found = tracker(predictor([image])[0], i / RATE)
         drawn = draw_people(image, found, predictor.skeleton, min_score=0.2, by_track=True)
-        frames.append(trails(drawn, found))
-    return save_gif(ROOT / "docs/crossing.gif", frames, seconds_per_frame=1 / RATE, colours=128)
+        boxes = found.boxes_around_keypoints()
+        for track, middle in zip(found.ids.tolist(), boxes[:, :2] + boxes[:, 2:] / 2):
+            ways[track].append(middle)
+            if track:
+                line = np.rint(np.array(ways[track]) * 16).astype(np.int32)
+                cv2.polylines(drawn, [line], False, track_colour(track), 2, cv2.LINE_AA, 4)
+        frames.append(drawn)
+    return _save_gif(ROOT / "docs/crossing.gif", frames, seconds=1 / RATE, colours=128)
 
 
 def cut() -> Path:
@@ -67,6 +76,17 @@ def cut() -> Path:
     panels.append(draw_people(image, predictor([image])[0], predictor.skeleton))
     _, jpeg = cv2.imencode(".jpg", np.concatenate(panels, axis=1)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
     return files.write(ROOT / "docs/cut.jpg", jpeg.tobytes())
+
+
+def _save_gif(path: Path, frames: list[np.ndarray], seconds: float, colours: int) -> Path:
+    """An endless GIF; all frames share one palette, which keeps it small and free of flicker."""
+    sample = Image.fromarray(np.concatenate([frame[::2, ::2] for frame in frames[:: max(1, len(frames) // 8)]]))
+    # without the rounds of k-means the few saturated pixels of a field get the brown of the picture around them
+    shared = sample.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=3)
+    first, *others = (Image.fromarray(frame).quantize(palette=shared) for frame in frames)
+    with files.beside(path) as writing:
+        first.save(writing, "GIF", save_all=True, append_images=others, loop=0, optimize=True, duration=round(1000 * seconds))
+    return path
 
 
 if __name__ == "__main__":

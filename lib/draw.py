@@ -7,7 +7,6 @@ is grey, and each side runs from light at the head to dark at the feet. Images a
 from __future__ import annotations
 
 import csv
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from lib.files import beside
 from lib.people import People
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
@@ -95,60 +93,6 @@ def track_colour(track: int) -> tuple[int, int, int]:
     if not track:
         return 150, 150, 150
     return TRACKS[(track - 1) % len(TRACKS)]
-
-
-class Trails:
-    """The ways that people took, drawn behind them: call it on every frame of a video, in order.
-
-    Args:
-        length: frames for which a way is shown, and somebody out of sight is remembered.
-    """
-
-    def __init__(self, length: int = 30):
-        self.length = length
-        self._ways: dict[int, deque] = {}
-        self._frame = 0
-
-    def __call__(self, image: np.ndarray, people: People, *, in_place: bool = False) -> np.ndarray:
-        """Draw the ways of the people with ids up to this frame over a copy of it, or over itself."""
-        canvas, self._frame = _canvas(image, in_place), self._frame + 1
-        boxes = people.boxes_around_keypoints()
-        # the box around a few keypoints jumps: half of them are needed to say where somebody is
-        whole = (people.keypoints[..., 2] > 0).mean(axis=1) >= 0.5
-        whole &= np.isfinite(boxes).all(axis=1) & (False if people.ids is None else people.ids != 0)
-        centres = _fixed_point(boxes[:, :2] + boxes[:, 2:] / 2)
-        for person in np.flatnonzero(whole):
-            self._ways.setdefault(int(people.ids[person]), deque()).append((self._frame, centres[person]))
-        for track in list(self._ways):
-            way = self._ways[track]
-            while way and way[0][0] <= self._frame - self.length:
-                way.popleft()
-            if not way:
-                del self._ways[track]
-                continue
-            points = np.array([place for _, place in way], np.int32)
-            thickness = max(2, round(float(np.sqrt(canvas.shape[0] * canvas.shape[1])) / 250))
-            cv2.polylines(canvas, [points], False, track_colour(track), thickness, cv2.LINE_AA, _SHIFT)
-        return canvas
-
-
-def plot_tracks(times: Sequence[float], ids: Sequence[Sequence[int]]) -> Figure:
-    """Who was seen when: one band per id over time, in the colours of `draw_people(…, by_track=True)`.
-
-    Args:
-        times: seconds, one for each frame.
-        ids: of the people of each frame; 0 is left out.
-    """
-    tracks = sorted({int(i) for frame in ids for i in frame if i})
-    step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
-    figure, axes = _subplots(1, 1, (11, 0.8 + 0.32 * max(1, len(tracks))))
-    for row, track in enumerate(tracks):
-        seen = [(time, step) for time, frame in zip(times, ids) if track in frame]
-        axes[0, 0].broken_barh(seen, (row - 0.35, 0.7), color=np.array(track_colour(track)) / 255)
-    axes[0, 0].set(xlabel="seconds", ylabel="id", yticks=range(len(tracks)), yticklabels=tracks)
-    axes[0, 0].invert_yaxis()
-    axes[0, 0].spines[["top", "right"]].set_visible(False)
-    return figure
 
 
 def heatmap_overlay(image: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton | None = None) -> np.ndarray:
@@ -334,33 +278,6 @@ def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
         axes[0, 0].set_yscale("log")
     axes[0, 1].set_ylim(0, 1)
     return figure
-
-
-def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds_per_frame: float | Sequence[float] = 0.1,
-             colours: int = 256) -> Path:  # fmt: skip
-    """Write an endless GIF; all frames share one palette, which keeps it small and free of flicker.
-
-    Args:
-        path: where; written beside and moved into place.
-        frames: RGB uint8 images of one size.
-        seconds_per_frame: one duration, or one for each frame.
-        colours: size of the palette, at most 256.
-    """
-    from PIL import Image
-
-    if not frames or len({frame.shape for frame in frames}) != 1:
-        raise ValueError(f"{path}: a GIF needs frames of one size, got {sorted({frame.shape for frame in frames})}")
-    durations = [seconds_per_frame] * len(frames) if np.isscalar(seconds_per_frame) else list(seconds_per_frame)
-    if len(durations) != len(frames):
-        raise ValueError(f"{path}: {len(frames)} frames but {len(durations)} durations")
-    sample = Image.fromarray(np.concatenate([np.asarray(f)[::2, ::2] for f in frames[:: max(1, len(frames) // 8)]]))
-    # without the rounds of k-means the few saturated pixels of a field get the brown of the picture around them
-    shared = sample.quantize(colours, method=Image.Quantize.MEDIANCUT, kmeans=3)
-    images = [Image.fromarray(frame).quantize(palette=shared) for frame in frames]
-    with beside(path) as writing:
-        images[0].save(writing, "GIF", save_all=True, append_images=images[1:], loop=0, optimize=True,
-                       duration=[round(1000 * s) for s in durations])  # fmt: skip
-    return Path(path)
 
 
 def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, skeleton: Skeleton, min_score: float,

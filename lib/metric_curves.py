@@ -1,4 +1,4 @@
-"""Curves: a run's figures over its epochs as YAML, as a picture, and as one HTML file that needs nothing else; and PCKh's."""
+"""Curves: a run's figures over its epochs as YAML, as a picture, and as one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 COUNTS = ("epoch", "step", "seconds", "chain_step")
 COLOURS = {"train": "#0072B2", "val": "#D55E00"}
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")  # told apart by everybody
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 340, 210, 52, 12, 10, 30
 
 Metrics = dict[str, dict[str, list[tuple[int, float]]]]
@@ -67,35 +66,6 @@ def as_figure(metrics: Metrics, columns: int = 4) -> Figure:
             axis.legend(frameon=False, fontsize=8)
     for axis in axes[len(metrics) :]:
         axis.axis("off")
-    return figure
-
-
-def pckh_figure(curves: Mapping[str, Sequence[float]], title: str = "", reach: float = 0.5) -> Figure:
-    """PCKh over the distance that is still called correct; the more to the left a line rises, the more precise.
-
-    Args:
-        curves: {name: T values in 0..1 at even steps from 0 to `reach`}, such as `Report.curves`: rows of joints and
-            "Total", which is drawn thick; or the totals of several models. Lines without a number are left out.
-        title: over it.
-        reach: the largest distance in heads.
-
-    Returns:
-        A figure whose legend tells where each line ends, in percent.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 3.4))
-    axis = figure.subplots()
-    figure.subplots_adjust(0.11, 0.15, 0.72, 0.9)
-    for i, (name, values) in enumerate((n, v) for n, v in curves.items() if not any(map(math.isnan, v))):
-        style = {"color": "black", "linewidth": 2.5} if name == "Total" else {"color": LINES[i % len(LINES)], "linewidth": 1.3}
-        distances = [reach * t / (len(values) - 1) for t in range(len(values))]
-        axis.plot(distances, [100 * value for value in values], label=f"{name} {100 * values[-1]:.1f}", **style)
-    axis.set(xlim=(0, reach), ylim=(0, 100), xlabel="distance in heads", ylabel="keypoints within it, %", title=title)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    if axis.lines:
-        axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1), title=f"PCKh@{reach:g}")
     return figure
 
 

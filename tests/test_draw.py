@@ -6,7 +6,6 @@ import pytest
 
 from lib.draw import (
     TRACKS,
-    Trails,
     colour_wheel,
     draw_people,
     draw_skeleton,
@@ -15,8 +14,6 @@ from lib.draw import (
     paf_overlay,
     palette,
     plot_history,
-    plot_tracks,
-    save_gif,
     show,
     tag_limits,
     tag_overlay,
@@ -192,30 +189,6 @@ class TestGrid:
             grid([])
 
 
-class TestGif:
-    def test_frames_times_and_colours(self, tmp_path):
-        from PIL import Image
-
-        frames = [np.full((20, 30, 3), colour, np.uint8) for colour in [(250, 0, 0), (0, 250, 0), (0, 0, 250)]]
-        path = save_gif(tmp_path / "new" / "a.gif", frames, [0.1, 0.2, 0.3])
-        with Image.open(path) as gif:
-            assert gif.n_frames == 3 and gif.size == (30, 20)
-            for i, frame in enumerate(frames):
-                gif.seek(i)
-                assert gif.info["duration"] == [100, 200, 300][i]
-                np.testing.assert_allclose(np.asarray(gif.convert("RGB"))[5, 5].astype(int), frame[5, 5], atol=12)
-        assert [p.name for p in path.parent.iterdir()] == ["a.gif"]
-
-    def test_wrong_frames(self, tmp_path):
-        with pytest.raises(ValueError, match="frames of one size"):
-            save_gif(tmp_path / "a.gif", [GREY, GREY[:50]])
-        with pytest.raises(ValueError, match="frames of one size"):
-            save_gif(tmp_path / "a.gif", [])
-        with pytest.raises(ValueError, match="2 frames but 1 durations"):
-            save_gif(tmp_path / "a.gif", [GREY, GREY], [0.1])
-        assert not list(tmp_path.iterdir())
-
-
 class TestDrawSkeleton:
     @pytest.mark.parametrize("skeleton", [COCO17, COCO18_NECK, TOY, Skeleton("dot", ["dot"], [], [], [0.05])])
     def test_names_limbs_and_twins_are_all_there(self, skeleton, tmp_path):
@@ -328,23 +301,6 @@ class TestTracks:
         for fixed in (image, GREY[:, ::-1]):
             with pytest.raises(ValueError, match="in_place off"):
                 draw_people(fixed, self.people(1), TOY, in_place=True)
-
-    def test_trails_follow_and_are_forgotten(self):
-        trails = Trails(length=3)
-        for x in (0, 20, 40):
-            people = self.people(1)
-            people.keypoints[0, :, 0] += x - 40
-            drawn = trails(GREY, people)
-        assert (drawn[75, 45:75] == track_colour(1)).all(axis=1).mean() > 0.9
-        for _ in range(3):
-            drawn = trails(GREY, People.empty(3))
-        np.testing.assert_array_equal(drawn, GREY)
-        assert not trails._ways
-
-    def test_bands_of_ids(self):
-        figure = plot_tracks([0, 0.1, 0.2], [[1, 2], [2, 0], [2]])
-        assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["1", "2"]
-        plot_tracks([], [])
 
 
 def test_tags_have_one_colour_for_each_person_where_the_heatmaps_are():

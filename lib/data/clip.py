@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import cos, pi, sin
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,6 @@ from lib.data.person import posed_person
 from lib.data.scenery import background
 from lib.data.stage import Placed, ground_row, shadow
 from lib.data.synthetic import sensed, visible_keypoints
-from lib.data.video import write_video
 from lib.people import People
 from lib.skeleton import COCO17
 
@@ -78,13 +76,6 @@ def render_clip(
             canvas.paint(placed[p].figure.shapes, placed[p].scale, placed[p].at, p + 1)
         image = sensed(canvas.over(image), np.random.default_rng([seed, people, i]), noise, *exposure)
         yield image, _labels(canvas, placed)
-
-
-def write_clip(path: str | Path, frames: int = 75, people: int = 2, size: tuple[int, int] = DEFAULT_SIZE, seed: int = 0,
-               crossing: bool = True, *, rate: float = RATE, **scene) -> Path:  # fmt: skip
-    """Write such a clip as H.264 video; all arguments are those of `render_clip`."""
-    clip = render_clip(frames, people, size, seed, crossing, rate=rate, **scene)
-    return write_video(path, (image for image, _ in clip), rate)
 
 
 @dataclass

@@ -89,12 +89,6 @@ def sigmas(first: str | Path, second: str | Path, out: str | Path | None = None,
     print(f"written to {out}")
 
 
-def estimate_sigmas(first: CocoFile, second: CocoFile, category: str | None = None) -> dict[str, float]:
-    """Sigma of every keypoint's name; see `compare`."""
-    skeleton = compare(first, second, category).skeleton
-    return dict(zip(skeleton.keypoints, skeleton.sigmas))
-
-
 def compare(first: CocoFile, second: CocoFile, category: str | None = None) -> Agreement:
     """Match pictures by file name and people by similarity, and estimate the sigmas from those found in both.
 

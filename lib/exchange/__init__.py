@@ -23,12 +23,7 @@ from lib.exchange.sources import read_any
 from lib.skeleton import MPII14, Skeleton
 
 __all__ = ["Changes", "convert", "cvat_labels", "cvat_labels_file", "match_names", "merge", "merge_sets", "read_any",
-           "read_cvat_zip", "remap", "write_cvat_zip"]  # fmt: skip
-
-
-def read_cvat_zip(path: str | Path) -> tuple:
-    """(CocoFile, Changes) of a "COCO Keypoints 1.0" zip; short for `read_any(path, "cvat")`."""
-    return read_any(path, "cvat")
+           "remap", "write_cvat_zip"]  # fmt: skip
 
 
 def convert(source: str, target: str, kind: str = "auto", images: str | None = None, skeleton: str | None = None,

@@ -32,7 +32,6 @@ def download(
     path: str | Path,
     size: int | None = None,
     sha256: str | None = None,
-    md5: str | None = None,
     *,
     timeout: float = 30.0,
     retries: int = 5,
@@ -48,7 +47,7 @@ def download(
         url: http or https.
         path: where the file goes. A file that is already there is checked and left as it is.
         size: of the whole file in bytes.
-        sha256, md5: of the whole file, as hexadecimal digits.
+        sha256: of the whole file, as hexadecimal digits.
         timeout: seconds without a byte after which a connection counts as broken.
         retries: attempts in a row that may end without a new byte.
         wait: seconds before the second attempt; doubled with each that fails.
@@ -66,17 +65,17 @@ def download(
     _check_scheme(url)
     if path.exists():
         try:
-            check_file(path, size, sha256, md5)
+            check_file(path, size, sha256)
         except ValueError as error:
             raise ValueError(f"{error}. It was here before this download: move it away or delete it") from error
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     part.touch()
     with locked(part):
-        transfer = _Transfer(url, part, size, bool(sha256 or md5), timeout)
+        transfer = _Transfer(url, part, size, bool(sha256), timeout)
         transfer.run(retries, wait)
         try:
-            check_file(part, size, sha256, md5)
+            check_file(part, size, sha256)
         except ValueError as error:
             part.unlink()
             transfer.record.unlink(missing_ok=True)
@@ -87,15 +86,14 @@ def download(
     return path
 
 
-def check_file(path: str | Path, size: int | None = None, sha256: str | None = None, md5: str | None = None) -> None:
-    """Raise ValueError unless a file has this size in bytes and these checksums; None is not checked."""
+def check_file(path: str | Path, size: int | None = None, sha256: str | None = None) -> None:
+    """Raise ValueError unless a file has this size in bytes and this checksum; None is not checked."""
     path = Path(path)
     found = path.stat().st_size
     if size is not None and found != size:
         raise ValueError(f"{path} has {found:,} bytes, expected are {size:,}")
-    for algorithm, expected in (("sha256", sha256), ("md5", md5)):
-        if expected is not None and (digest := _digest(path, algorithm)) != expected.lower():
-            raise ValueError(f"{path} has the {algorithm} {digest}, expected is {expected.lower()}")
+    if sha256 is not None and (digest := _digest(path)) != sha256.lower():
+        raise ValueError(f"{path} has the sha256 {digest}, expected is {sha256.lower()}")
 
 
 class _Broken(Exception):
@@ -259,8 +257,8 @@ def _content_range(headers: Message) -> tuple[int | None, int | None]:
     return start and int(start), total and int(total)
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with open(path, "rb") as file, _bar(path.stat().st_size, f"checking {path.name}") as bar:
         for chunk in iter(lambda: file.read(CHUNK), b""):
             digest.update(chunk)

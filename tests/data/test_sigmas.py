@@ -9,7 +9,7 @@ import pytest
 
 from lib.__main__ import main
 from lib.data.coco import CocoFile, read_coco, write_coco
-from lib.data.sigmas import compare, estimate_sigmas, sigmas
+from lib.data.sigmas import compare, sigmas
 from lib.people import oks
 from lib.skeleton import COCO17, Skeleton
 
@@ -53,9 +53,9 @@ def test_known_sigmas_come_back(tmp_path):
     first, second = (as_coco(annotate(COCO17, COCO17.sigmas, seed, 1000, 1), tmp_path) for seed in (1, 2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = estimate_sigmas(first, second)
-    assert list(found) == list(COCO17.keypoints)
-    ratio = np.array(list(found.values())) / COCO17.sigmas
+        found = compare(first, second).skeleton
+    assert found.keypoints == COCO17.keypoints
+    ratio = np.array(found.sigmas) / COCO17.sigmas
     assert np.abs(ratio - 1).max() < 0.06
     assert abs(ratio.mean() - 1) < 0.015  # neither the distance of two instead of one, nor an axis instead of both
 

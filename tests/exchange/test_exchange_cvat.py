@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lib.data.coco import CocoFile, read_coco
-from lib.exchange import cvat_labels, read_any, read_cvat_zip, sources, write_cvat_zip
+from lib.exchange import cvat_labels, read_any, sources, write_cvat_zip
 from lib.skeleton import BUILT_IN, Skeleton
 from tests.exchange.fixtures_of_tools import (
     coco_annotator,
@@ -51,7 +51,7 @@ def facts(coco: CocoFile):
 def test_every_reader_to_zip_and_back_loses_nothing(tmp_path, export):
     ours, _ = read_any(save(tmp_path / "export.json", export))
     write_cvat_zip(tmp_path / "cvat.zip", ours)
-    back, changes = read_cvat_zip(tmp_path / "cvat.zip")
+    back, changes = read_any(tmp_path / "cvat.zip", "cvat")
     assert facts(back) == facts(ours) and facts(ours)[2]
     assert set(changes.lines) <= {"a position with v = 0: kept, not labelled"}
     write_cvat_zip(tmp_path / "again.zip", back)
@@ -86,7 +86,7 @@ def test_a_hand_made_file_without_boxes_is_completed(tmp_path):
             "annotations": [{"id": 0, "image_id": 0, "category_id": 0, "keypoints": [10, 20, 2, 30, 40, 1]}],
             "categories": [{"id": 0, "name": "stick", "keypoints": ["a", "b"]}]}  # fmt: skip
     write_cvat_zip(tmp_path / "cvat.zip", read_coco(save(tmp_path / "a.json", data)))
-    a = read_cvat_zip(tmp_path / "cvat.zip")[0].annotations[0]
+    a = read_any(tmp_path / "cvat.zip", "cvat")[0].annotations[0]
     assert (a.id, a.category_id, a.bbox, a.num_keypoints) == (1, 1, [5, 15, 30, 30], 2)
 
 
@@ -122,7 +122,7 @@ def test_names_that_leave_the_folder_are_refused(tmp_path, name):
         archive.writestr("annotations/person_keypoints_default.json", json.dumps(cvat()))
         archive.writestr(name, "{}")
     with pytest.raises(ValueError, match="leaves its folder"):
-        read_cvat_zip(tmp_path / "evil.zip")
+        read_any(tmp_path / "evil.zip", "cvat")
 
 
 def test_links_are_refused(tmp_path):
@@ -131,7 +131,7 @@ def test_links_are_refused(tmp_path):
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(entry, "/etc/passwd")
     with pytest.raises(ValueError, match="is a link"):
-        read_cvat_zip(tmp_path / "evil.zip")
+        read_any(tmp_path / "evil.zip", "cvat")
 
 
 def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
@@ -139,10 +139,10 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
     assert bomb.stat().st_size < 2**20
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("unpacked"))
     with pytest.raises(ValueError, match="would unpack from .* to 68157440 bytes: refused"):
-        read_cvat_zip(bomb)
+        read_any(bomb, "cvat")
     monkeypatch.setattr(sources, "MAX_ENTRIES", 3)
     with pytest.raises(ValueError, match="4 entries are more than the 3"):
-        read_cvat_zip(zipped(tmp_path / "many.zip", a="", b="", c="", d=""))
+        read_any(zipped(tmp_path / "many.zip", a="", b="", c="", d=""), "cvat")
 
 
 def test_damaged_zips_are_one_sentence(tmp_path):
@@ -152,7 +152,7 @@ def test_damaged_zips_are_one_sentence(tmp_path):
     (tmp_path / "d.zip").write_bytes(whole[:150] + bytes(255 - b for b in whole[150:170]) + whole[170:])
     for name in ("b.zip", "c.zip", "d.zip"):
         with pytest.raises(ValueError, match=f"{name}.*(damaged|not a JSON|without its end)"):
-            read_cvat_zip(tmp_path / name)
+            read_any(tmp_path / name, "cvat")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -186,4 +186,4 @@ def test_a_hostile_name_is_refused_with_the_zip_it_is_in(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("../../x.jpg", b"x")
     with pytest.raises(ValueError, match=r"a\.zip: '../../x.jpg' leaves its folder"):
-        read_cvat_zip(path)
+        read_any(path, "cvat")

@@ -9,7 +9,8 @@ import pytest
 
 from lib import ROOT
 from lib.data.camera import Camera
-from lib.data.clip import render_clip, write_clip
+from lib.data.clip import render_clip
+from lib.data.video import write_video
 from lib.people import People
 from lib.predict import Predictor
 from lib.predict.fitting import on_picture
@@ -129,7 +130,7 @@ def test_smoothing_can_be_switched_and_the_tracker_given_stays_as_it_was(predict
 
 
 def test_any_frame_of_a_video_and_wide_pictures_made_smaller(predictor, clip, tmp_path):
-    path = write_clip(tmp_path / "walk.mp4", 10, 2, (136, 240))
+    path = write_video(tmp_path / "walk.mp4", [image for image, _ in render_clip(10, 2, (136, 240))])
     view = LiveView(predictor, path, width=120)
     view.step()
     assert view.frame.shape == (68, 120, 3) and view.position.max == 9

@@ -12,7 +12,7 @@ from tests.prepare.killing import finish, kill, start, wait_for
 from tests.prepare.server import serving
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
-SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
 OTHER = CONTENT[:1000] + b"another version" + CONTENT[1015:]
 FAST = dict(wait=0.001, timeout=5.0)
 
@@ -36,7 +36,7 @@ def broken_off(server, path, **checks):
 
 
 def test_a_file_arrives_whole_and_alone(server, tmp_path):
-    path = download(f"{server.url}/data.zip", tmp_path / "new/data.zip", len(CONTENT), SHA256, MD5, **FAST)
+    path = download(f"{server.url}/data.zip", tmp_path / "new/data.zip", len(CONTENT), SHA256, **FAST)
     assert path == tmp_path / "new/data.zip" and path.read_bytes() == CONTENT
     assert os.listdir(path.parent) == ["data.zip"]
 
@@ -103,8 +103,8 @@ def test_without_a_version_only_a_checksum_allows_to_continue(server, tmp_path):
     broken_off(server, tmp_path / "data.zip")
     assert download(f"{server.url}/data.zip", tmp_path / "data.zip", **FAST).read_bytes() == CONTENT
     assert server.asked == [("/data.zip", None, None)]
-    broken_off(server, tmp_path / "more/data.zip", md5=MD5)
-    download(f"{server.url}/data.zip", tmp_path / "more/data.zip", md5=MD5, **FAST)
+    broken_off(server, tmp_path / "more/data.zip", sha256=SHA256)
+    download(f"{server.url}/data.zip", tmp_path / "more/data.zip", sha256=SHA256, **FAST)
     assert server.asked == [("/data.zip", "bytes=1000000-", None)]
 
 
@@ -166,10 +166,10 @@ def test_a_file_that_is_there_is_checked_and_never_touched(server, tmp_path):
     path = tmp_path / "data.zip"
     path.write_bytes(OTHER)
     with pytest.raises(ValueError, match="was here before this download"):
-        download(f"{server.url}/data.zip", path, md5=MD5)
+        download(f"{server.url}/data.zip", path, sha256=SHA256)
     assert path.read_bytes() == OTHER and os.listdir(tmp_path) == ["data.zip"]
     path.write_bytes(CONTENT)
-    assert download(f"{server.url}/data.zip", path, len(CONTENT), SHA256, MD5) == path
+    assert download(f"{server.url}/data.zip", path, len(CONTENT), SHA256) == path
     assert not server.asked
 
 
@@ -253,10 +253,9 @@ def test_two_at_once_do_not_mix(server, tmp_path):
 def test_check_file(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(CONTENT)
-    check_file(path, len(CONTENT), SHA256, MD5)
+    check_file(path, len(CONTENT), SHA256)
     for checks, message in (
         ({"size": 4}, "3,000,000 bytes, expected are 4"),
-        ({"md5": "0"}, f"the md5 {MD5}, expected is 0"),
     ):
         with pytest.raises(ValueError, match=message):
             check_file(path, **checks)
