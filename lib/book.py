@@ -21,11 +21,11 @@ from tqdm import tqdm
 from . import ROOT
 from .book_kernel import ENGINE, environment
 from .book_plan import PROFILES, Chapter, UsageError, plan
-from .book_report import notebook_page, write_report
+from .book_report import error_text, notebook_page, write_report
 from .files import write
 
-RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
-SIGNS = {"ok": ("✓", GREEN), "failed": ("✗", RED), "skipped": ("–", YELLOW), "interrupted": ("✗", RED)}
+RED, GREEN, PLAIN = "\033[31m", "\033[32m", "\033[0m"
+SIGNS = {"ok": ("✓", GREEN), "failed": ("✗", RED), "interrupted": ("✗", RED)}
 
 
 def main(
@@ -53,7 +53,7 @@ def main(
         folder: where the notebooks are.
 
     Returns:
-        0 when every notebook succeeded, 1 when one failed or was skipped, 130 after Ctrl-C.
+        0 when every notebook succeeded, 1 when one failed, 130 after Ctrl-C.
 
     Raises:
         UsageError: a notebook, profile or parameter is unknown, or a value has the wrong type.
@@ -113,7 +113,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _show(chapters: list[Chapter]) -> None:
     for chapter in chapters:
-        print(chapter.title + (f"  (needs {', '.join(chapter.needs)})" if chapter.needs else ""))
+        print(chapter.title)
         for key, value in chapter.defaults.items():
             print(f"    {key} = {value!r}  # {chapter.comments[key]}")
 
@@ -123,12 +123,9 @@ def _run_all(chapters: list[Chapter], run_dir: Path, manifest: dict, before: dic
     # without a terminal (a log file, CI) the bars are silent and one line per notebook tells the story
     with tqdm(chapters, desc="book", unit="notebook", disable=None, smoothing=0) as bar:
         for chapter in bar:
-            broken = [need for need in chapter.needs if need in records and records[need]["status"] != "ok"]
-            kept = before.get(chapter.title)
-            if broken:
-                record = record_of(chapter, status="skipped", error={"message": f"skipped because {broken[0]} failed"})
-            elif kept and _still_good(chapter, kept, records):
-                record = {**kept, "kept": True}
+            kept = before.get(chapter.title, {})
+            if succeeded_before(chapter, kept):
+                record = kept | {"kept": True}
             else:
                 record = run_notebook(chapter, run_dir / chapter.title)
             records[chapter.title] = record
@@ -142,7 +139,7 @@ def run_notebook(chapter: Chapter, folder: Path) -> dict:
     """Execute a notebook in a folder and make a page of it; whatever it breaks stands in the record, nothing is raised.
 
     Returns:
-        What the manifest says about it: title, heading, sha256, overrides, needs, status ("ok", "failed" or "interrupted"),
+        What the manifest says about it: title, heading, sha256, overrides, status ("ok", "failed" or "interrupted"),
         started, parameters, seconds, results, error, and the paths of notebook and page from the folder's own folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,13 +172,13 @@ def run_notebook(chapter: Chapter, folder: Path) -> dict:
 def record_of(chapter: Chapter, **fields) -> dict:
     """What the manifest says about a notebook, with `fields` about this run of it."""
     return {"title": chapter.title, "heading": chapter.heading, "sha256": chapter.sha256,
-            "overrides": chapter.overrides, "needs": chapter.needs, **fields}  # fmt: skip
+            "overrides": chapter.overrides, **fields}  # fmt: skip
 
 
-def _still_good(chapter: Chapter, kept: dict, records: dict[str, dict]) -> bool:
-    """True when the earlier success was of the same cells and parameters, on top of equally unchanged notebooks."""
-    same = (kept["status"], kept["sha256"], kept["overrides"]) == ("ok", chapter.sha256, chapter.overrides)
-    return same and all(records[need].get("kept") for need in chapter.needs if need in records)
+def succeeded_before(chapter: Chapter, record: dict) -> bool:
+    """True when the record of an earlier run is that of a success with the same cells and parameters."""
+    now = {"status": "ok", "sha256": chapter.sha256, "overrides": chapter.overrides}
+    return now.items() <= record.items()
 
 
 def _error(error: Exception) -> dict:
@@ -211,9 +208,7 @@ def one_line(record: dict) -> str:
     if record["status"] == "ok":
         text += "  kept" if record.get("kept") else f"  {record['seconds']:.0f} s"
     else:
-        error = record["error"]
-        where = f" in cell [{error['cell']}]" if "cell" in error else ""
-        text += f"{where}  {error.get('name', '')} {error['message']}".rstrip()
+        text += f"  {error_text(record['error'])}"
     return f"{colour}{text}{PLAIN}" if sys.stdout.isatty() else text
 
 
@@ -262,7 +257,3 @@ def _save(run_dir: Path, manifest: dict, records: dict[str, dict]) -> Path:
 
 def _now() -> str:
     return dt.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-if __name__ == "__main__":
-    sys.exit(command())

@@ -31,7 +31,6 @@ class Chapter:
         sha256: of the kinds and sources of its cells; outputs and execution counts do not matter.
         defaults: the scalars of its `parameters` cell, by name.
         comments: what the notebook says about each of them.
-        needs: titles of notebooks which must have succeeded, from its metadata `workbook: {needs: ["10"]}`.
         overrides: the values this run gives to its parameters, checked against the defaults' types.
     """
 
@@ -40,7 +39,6 @@ class Chapter:
     sha256: str
     defaults: dict[str, object]
     comments: dict[str, str]
-    needs: list[str]
     overrides: dict[str, object] = field(default_factory=dict)
 
     @property
@@ -78,7 +76,7 @@ def plan(
         raise UsageError(f"profile {profile!r} is unknown{nearest(profile, PROFILES)}")
     titles = [path.stem for path in paths]
     chosen = {_title(name, titles) for name in names} or set(titles)
-    chapters = [_read(path, titles) for path in paths if path.stem in chosen]
+    chapters = [_read(path) for path in paths if path.stem in chosen]
     for chapter in chapters:
         common = {"profile": profile} | ({} if data_dir is None else {"data_dir": data_dir})
         chapter.overrides.update({key: value for key, value in common.items() if key in chapter.defaults})
@@ -116,20 +114,16 @@ def read_parameters(notebook: nbformat.NotebookNode, where: str) -> tuple[dict[s
     return defaults, comments
 
 
-def _read(path: Path, titles: Sequence[str]) -> Chapter:
+def _read(path: Path) -> Chapter:
     try:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # noqa: BLE001  nbformat raises whatever its JSON and schema libraries raise
         raise UsageError(f"{path} is not a readable notebook: {error}") from None
     defaults, comments = read_parameters(notebook, path.name)
-    needs = [_title(str(need), titles) for need in notebook.metadata.get("workbook", {}).get("needs", ())]
-    for need in needs:
-        if need >= path.stem:
-            raise UsageError(f"{path.name} needs {need}, which comes later; notebooks run in the order of their names")
     lines = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").splitlines()
     heading = next((line.lstrip("# ").strip() for line in lines if line.startswith("# ")), path.stem)
     cells = "\0".join(f"{cell.cell_type}\0{cell.source}" for cell in notebook.cells)
-    return Chapter(path, heading, hashlib.sha256(cells.encode()).hexdigest(), defaults, comments, needs)
+    return Chapter(path, heading, hashlib.sha256(cells.encode()).hexdigest(), defaults, comments)
 
 
 def _title(name: str, titles: Sequence[str]) -> str:
@@ -148,8 +142,8 @@ def _give(chapters: Sequence[Chapter], titles: Sequence[str], key: str, value: o
     takers = [chapter for chapter in owners if name in chapter.defaults]
     if not takers:
         known = {name for chapter in owners for name in chapter.defaults}
-        where = f"notebook {prefix}" if dot else "none of the chosen notebooks"
-        raise UsageError(f"{where} has {'no' if dot else 'the'} parameter {name!r}{nearest(name, sorted(known))}")
+        where = f"{owners[0].title} has no" if len(owners) == 1 else "none of the chosen notebooks has the"
+        raise UsageError(f"{where} parameter {name!r}{nearest(name, sorted(known))}")
     for chapter in takers:
         chapter.overrides[name] = _convert(value, chapter.defaults[name], f"{chapter.title}: {name}")
 

@@ -21,9 +21,9 @@ from .files import write
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STYLE = """
 :root { --ink:#1d2433; --soft:#5d6778; --line:#dfe3ea; --paper:#fff; --back:#f4f6f9;
-        --ok:#1a7f4b; --bad:#c3202f; --badback:#fdecee; --skip:#8a6100; --link:#1f5fbf; color-scheme:light dark }
+        --ok:#1a7f4b; --bad:#c3202f; --badback:#fdecee; --link:#1f5fbf; color-scheme:light dark }
 @media (prefers-color-scheme: dark) { :root { --ink:#e6e9ef; --soft:#9aa5b6; --line:#333b49; --paper:#1b212c;
-        --back:#12161d; --ok:#4cc38a; --bad:#ff6b78; --badback:#3a1a1f; --skip:#e0b04a; --link:#7db1ff } }
+        --back:#12161d; --ok:#4cc38a; --bad:#ff6b78; --badback:#3a1a1f; --link:#7db1ff } }
 * { box-sizing:border-box } body { margin:0; background:var(--back); color:var(--ink);
     font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif }
 main { max-width:62rem; margin:0 auto; padding:1.5rem 1rem 4rem } h1 { margin:0; line-height:1.2 } h2 { margin:2.2rem 0 .6rem }
@@ -31,10 +31,10 @@ a { color:var(--link); text-decoration:none } a:hover { text-decoration:underlin
 article { display:flex; gap:1rem; align-items:flex-start; background:var(--paper); border:1px solid var(--line);
     border-left:5px solid var(--line); border-radius:.6rem; padding:.8rem; margin:.6rem 0 }
 article.ok { border-left-color:var(--ok) } article.failed, article.interrupted { border-color:var(--bad); background:var(--badback) }
-article.skipped { border-left-color:var(--skip) } article > div { flex:1; min-width:0 } article h3 { margin:0; font-size:1.08rem }
+article > div { flex:1; min-width:0 } article h3 { margin:0; font-size:1.08rem }
 .thumb { flex:0 0 11rem; display:block } .thumb img { width:100%; display:block; border-radius:.3rem; background:#fff }
 .failed h3 a { color:var(--bad) } .badge { font-weight:600 } .ok .badge { color:var(--ok) } .failed .badge, .interrupted .badge, .error { color:var(--bad) }
-.skipped .badge { color:var(--skip) } .error { overflow-wrap:anywhere; font-weight:600 } pre { overflow-x:auto; font-size:.8rem }
+.error { overflow-wrap:anywhere; font-weight:600 } pre { overflow-x:auto; font-size:.8rem }
 .wide { overflow-x:auto; background:var(--paper); border:1px solid var(--line); border-radius:.6rem } summary { cursor:pointer }
 table { border-collapse:collapse; min-width:min(100%,30rem) } th + th { text-align:right } th, td { padding:.4rem .8rem; text-align:left; border-bottom:1px solid var(--line) }
 tr:last-child td { border-bottom:0 } td.number { text-align:right; font-variant-numeric:tabular-nums } code { font-size:.85em; overflow-wrap:anywhere }
@@ -57,9 +57,7 @@ def write_report(run_dir: Path, manifest: dict, heading: str = "Pose workbook", 
         results: HTML of a table that stands above the notebooks, instead of the one of all metrics below them.
     """
     records = manifest["notebooks"]
-    count = {
-        status: sum(r["status"] == status for r in records) for status in ("ok", "failed", "skipped", "interrupted")
-    }
+    count = {status: sum(r["status"] == status for r in records) for status in ("ok", "failed", "interrupted")}
     seconds = sum(record.get("seconds", 0) for record in records)
     summary = ", ".join(f"{number} {status}" for status, number in count.items() if number) or "nothing has run yet"
     started = escape(manifest["started"][:16].replace("T", " "))
@@ -86,23 +84,12 @@ def notebook_page(executed: Path) -> Path:
     _freeze_widgets(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _folds_as_text(formulas_to_svg(cell.source))
+            cell.source = formulas_to_svg(cell.source)
     exporter = HTMLExporter(embed_images=True)
     exporter.log.setLevel("ERROR")  # it warns about every picture without an alternative text
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem, "path": str(executed.parent)}})
-    page = _text_as_folds(re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL))
+    page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
     return write(executed.with_suffix(".html"), re.sub(r"(<body\b[^>]*>)", lambda m: m[1] + PAGE_STYLE, page, count=1))
-
-
-def _folds_as_text(source: str) -> str:
-    """nbconvert looks at each piece of HTML alone, and would close a fold before its content."""
-    source = re.sub(r"<details>\s*<summary>(.*?)</summary>", r"\n\n⟦fold⟧\1⟦folded⟧\n\n", source)
-    return source.replace("</details>", "\n\n⟦unfold⟧\n\n")
-
-
-def _text_as_folds(page: str) -> str:
-    page = re.sub(r"<p>⟦fold⟧(.*?)⟦folded⟧</p>", r"<details><summary>\1</summary>", page)
-    return page.replace("<p>⟦unfold⟧</p>", "</details>")
 
 
 def first_picture(executed: Path, width: int = 480) -> str | None:
@@ -153,9 +140,7 @@ def _error(record: dict) -> str:
     error = record.get("error")
     if not error:
         return ""
-    where = f"cell [{error['cell']}]: " if "cell" in error else ""
-    kind = "soft" if record["status"] == "skipped" else "error"
-    text = f"<p class={kind}>{escape(where + ': '.join(filter(None, [error.get('name'), error['message']])))}</p>"
+    text = f"<p class=error>{escape(error_text(error))}</p>"
     trace = re.sub(r"\x1b\[[0-9;]*m", "", error.get("traceback", ""))
     return text + (f"<details><summary>where</summary><pre>{escape(trace)}</pre></details>" if trace else "")
 
@@ -218,6 +203,12 @@ def _link(record: dict) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def error_text(error: dict) -> str:
+    """What a record says about its error: cell, name and message, as far as they are known."""
+    where = f"cell [{error['cell']}]" if "cell" in error else None
+    return ": ".join(filter(None, [where, error.get("name"), error["message"]]))
 
 
 def number_text(value: object) -> str:

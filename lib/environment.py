@@ -16,9 +16,7 @@ from lib import ROOT
 
 MIN_MEMORY_GIB = 4
 MIN_DISK_GIB = 5  # synthetic data, runs and a report; COCO needs 25 more
-TENSORRT_ABSENT = (
-    "not installed: exported models run in ONNX Runtime instead (pip install -e .[tensorrt] on an NVIDIA GPU)"
-)
+TENSORRT_ABSENT = "fine: exported models run in ONNX Runtime (with an NVIDIA GPU, pip install -e .[tensorrt])"
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ def check_environment() -> list[Check]:
         _tensorrt(),
         _disk(ROOT),
     ]
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def table(checks: Sequence[Check]) -> str:
@@ -104,11 +107,10 @@ def _torch() -> Check:
 def _processor() -> Check:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     bf16 = "bf16 in hardware" if has_bf16 else "no bf16 in hardware"
-    advice = "" if cores >= 2 else "training in notebook 10 takes twice as long on one core"
-    return Check("processor", f"{cores} cores, torch uses {torch.get_num_threads()} threads, {bf16}", True, advice)
+    advice = "" if cores() >= 2 else "training in notebook 10 takes twice as long on one core"
+    return Check("processor", f"{cores()} cores, torch uses {torch.get_num_threads()} threads, {bf16}", True, advice)
 
 
 def _memory() -> Check:
@@ -147,7 +149,7 @@ def _onnxruntime() -> Check:
     except ImportError as error:
         return Check("ONNX Runtime", str(error), False, "pip install -e . installs the build for this machine")
     providers = [p.removesuffix("ExecutionProvider") for p in onnxruntime.get_available_providers()]
-    return Check("ONNX Runtime", f"{onnxruntime.__version__} with {', '.join(providers)}", "CPU" in providers)
+    return Check("ONNX Runtime", f"{onnxruntime.__version__}, built for {', '.join(providers)}", "CPU" in providers)
 
 
 def _tensorrt() -> Check:

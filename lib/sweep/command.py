@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from lib import ROOT
-from lib.book import one_line, record_of
+from lib.book import one_line, record_of, succeeded_before
 from lib.book_kernel import environment
 from lib.book_plan import UsageError
 from lib.book_report import write_report
@@ -51,7 +51,7 @@ def sweep(
         reads the results.
 
     Raises:
-        UsageError: something in the grid does not fit; nothing has run then.
+        UsageError: an option or something in the grid does not fit; nothing has run then.
         RuntimeError: the cluster cannot be used, or was lost; or the same sweep is running elsewhere.
     """
     if scheduler and workers:
@@ -60,18 +60,22 @@ def sweep(
         )
     if isinstance(grid, Mapping) and not name:
         raise UsageError("a grid that is not a file needs a name for its folder")
+    for option, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}, at least one is needed")
     runs = read_grid(grid, profile)
     folder = ROOT / out / (name or Path(grid).stem)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         progress = _Progress(folder, runs)
         missing = [run for run in runs if run.name not in progress.records]
+        print(f"folder {folder}\n{len(runs)} runs, {len(runs) - len(missing)} kept from before")
         try:
             if missing:
                 at = engines.dask(scheduler, folder, threads) if scheduler else engines.local(workers, threads)
                 with at as engine:
-                    print(f"{len(runs)} runs, {len(runs) - len(missing)} kept; {min(engine.slots, len(missing))} at a time on "
-                          f"{engine.name}, {engine.threads} threads each\nfolder {folder}")  # fmt: skip
+                    at_a_time = min(engine.slots, len(missing))
+                    print(f"{at_a_time} at a time on {engine.name}, threads of each: {engine.threads}")
                     progress.follow(missing, engine)
         finally:
             progress.save(report=True)
@@ -159,9 +163,7 @@ class _Progress:
         """The record of an earlier success with the same cells and parameters."""
         path = self.folder / run.name / "run.json"
         record = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        now = ("ok", run.chapter.sha256, run.chapter.overrides)
-        good = tuple(record.get(key) for key in ("status", "sha256", "overrides")) == now
-        return self._described(run, record | {"kept": True}) if good else None
+        return self._described(run, record | {"kept": True}) if succeeded_before(run.chapter, record) else None
 
     def _prepared(self, run: Run) -> Path:
         """The folder of a run, with its job and without what an earlier attempt said."""

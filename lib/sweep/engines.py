@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib import ROOT
+from lib.environment import cores
 
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 LOG_END = 2000  # characters of a log that come back
@@ -44,11 +45,8 @@ def local(workers: int | None = None, threads: int | None = None) -> Iterator[En
 
     They end when the block ends, and when this process is killed.
     """
-    cores = _cores()
-    workers = cores if workers is None else workers
-    if workers < 1:
-        raise ValueError(f"workers is {workers}, at least one is needed")
-    threads = threads or max(1, cores // workers)
+    workers = workers or cores()
+    threads = threads or max(1, cores() // workers)
     # all runs read from one pipe that nothing is ever written to: it closes when this side of it is closed
     theirs, ours = os.pipe()
     executor = ThreadPoolExecutor(workers)
@@ -91,7 +89,7 @@ def dask(address: str, folder: Path, threads: int | None = None) -> Iterator[Eng
         if not slots:
             raise RuntimeError(f"the cluster at {address} has no workers: start some with `dask worker {address}`")
         machines = _machines(client, folder, slots)
-        threads = threads or max(1, min(cores // used for cores, used in machines.values()))
+        threads = threads or max(1, min(processors // used for processors, used in machines.values()))
         # Dask takes equal calls for one
         executor = client.get_executor(pure=False)
         yield Engine(
@@ -140,7 +138,7 @@ def _machines(client, folder: Path, slots: dict[str, int]) -> dict[str, tuple[in
         if there.split(".")[:2] != here.split(".")[:2]:
             raise RuntimeError(f"worker {worker} runs Python {there}, this is {here}: start it with the workbook's own")
     machines: dict[str, tuple[int, int]] = {}
-    for worker, (host, cores, sees, complaint) in client.run(_probe(str(ROOT), str(folder))).items():
+    for worker, (host, processors, sees, complaint) in client.run(_probe(str(ROOT), str(folder))).items():
         if not sees:
             raise RuntimeError(
                 f"worker {worker} on {host} does not see {folder}: give --out a folder that all machines share"
@@ -148,7 +146,7 @@ def _machines(client, folder: Path, slots: dict[str, int]) -> dict[str, tuple[in
         if complaint:
             raise RuntimeError(f"worker {worker} on {host} cannot import lib from {ROOT} ({complaint}): start it with the "
                                f"workbook's own Python, `.venv/bin/dask worker {client.scheduler.address}`")  # fmt: skip
-        machines[host] = (cores, machines.get(host, (0, 0))[1] + slots.get(worker, 1))
+        machines[host] = (processors, machines.get(host, (0, 0))[1] + slots.get(worker, 1))
     return machines
 
 
@@ -174,7 +172,3 @@ def _probe(root: str, folder: str) -> Callable[[], Awaitable[tuple[str, int, boo
         return await asyncio.to_thread(look)  # a worker that does not answer meanwhile is taken for dead
 
     return probe
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

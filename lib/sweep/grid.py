@@ -60,7 +60,10 @@ def read_grid(grid: str | Path | Mapping, profile: str | None = None) -> list[Ru
     folder = ROOT / path.parent if path.suffix == ".ipynb" else ROOT / "notebooks"
     chapters: dict[str, Chapter] = {}
     for point in points:
-        (chapter,) = plan(folder, [path.name], profile or content.get("profile", "workshop"), None, fixed | point)
+        try:
+            (chapter,) = plan(folder, [path.name], profile or content.get("profile", "workshop"), None, fixed | point)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
         if "out_dir" in chapter.overrides:
             raise UsageError(f"{where}: leave out_dir out, every run has a folder of its own")
         name = _name({key: chapter.overrides[_bare(key)] for key in point}, chapter.overrides)
@@ -101,12 +104,12 @@ def _points(content: Mapping, where: str) -> tuple[dict, list[dict]]:
     """What all runs share, and what each has of its own."""
     fixed, cross = (_table(content.get(key) or {}, f"{where}: {key}") for key in ("parameters", "cross"))
     for key, values in cross.items():
-        if not isinstance(values, list) or not values:
+        if not isinstance(values, list | tuple) or not values:
             raise UsageError(f"{where}: cross: {key} is {values!r}, but should be a list of the values to try")
         if key in fixed:
             raise UsageError(f"{where}: {key} stands under parameters and under cross, leave one of them")
     singles = content.get("runs") or []
-    if not isinstance(singles, list):
+    if not isinstance(singles, list | tuple):
         raise UsageError(f"{where}: runs is a list of single runs, each as `- {{name: value}}`")
     crossed = [dict(zip(cross, values, strict=True)) for values in itertools.product(*cross.values())] if cross else []
     points = crossed + [_table(single, f"{where}: runs") for single in singles]

@@ -40,9 +40,6 @@ def _names(name, notebook):
     ids = [cell.get("id") for cell in notebook.cells]
     if None in ids or len(set(ids)) < len(ids):
         yield "cells need ids, each its own (nbformat 4.5)"
-    needs = notebook.metadata.get("workbook", {}).get("needs", [])
-    if not isinstance(needs, list) or not all(isinstance(need, str) for need in needs):
-        yield "metadata workbook.needs is not a list of names"
 
 
 def _sizes(code, text):

@@ -77,7 +77,7 @@ def test_twelve_runs_survive_a_failure_and_a_kill_and_the_next_start_does_what_i
     rows, folder = run(TWELVE, workers=3)
     assert [row["status"] for row in rows.values()] == ["ok"] * 10 + ["failed"] * 2
     assert [row["AP"] for row in rows.values()][:6] == [0.2, 1.2, 2.2, 3.2, 4.2, 0.4]
-    assert {row["threads"] for row in rows.values() if row["status"] == "ok"} == {str(max(1, engines._cores() // 3))}
+    assert {row["threads"] for row in rows.values() if row["status"] == "ok"} == {str(max(1, engines.cores() // 3))}
     records = json.loads((folder / "manifest.json").read_text())["notebooks"]
     assert records[10]["error"]["message"] == "no <luck>" and "ended by signal 9" in records[11]["error"]["message"]
 
@@ -107,7 +107,7 @@ def test_a_cluster_gives_the_same_results(run, cluster):
 @pytest.mark.usefixtures("quick")
 def test_workers_that_cannot_do_the_work_are_named(run, cluster, monkeypatch):
     with engines.dask(cluster, ROOT) as engine:
-        assert engine.slots == 2 and engine.threads == max(1, engines._cores() // 2)
+        assert engine.slots == 2 and engine.threads == max(1, engines.cores() // 2)
     monkeypatch.setattr(engines, "NEEDED", "import a_package_that_is_not_there")
     with pytest.raises(RuntimeError, match="cannot import lib from .*No module named 'a_package_that_is_not_there'.*start it with"):
         run(TWELVE, scheduler=cluster)
@@ -125,6 +125,13 @@ def test_no_cluster_is_one_sentence(run, monkeypatch, unused="tcp://127.0.0.1:9"
         run(TWELVE, scheduler="nonsense")
     with pytest.raises(UsageError, match="leave one away"):
         run(TWELVE, scheduler=unused, workers=2)
+
+
+@pytest.mark.parametrize("option", ["workers", "threads"])
+def test_nobody_works_with_less_than_one(run, option, tmp_path):
+    with pytest.raises(UsageError, match=f"{option} is 0, at least one"):
+        run(TWELVE, **{option: 0})
+    assert not (tmp_path / "one").exists()
 
 
 @pytest.mark.usefixtures("quick")

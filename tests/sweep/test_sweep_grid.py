@@ -79,7 +79,7 @@ def test_the_example_is_a_grid_of_files_that_are_there():
     [
         ("crss: {rate: [1]}", "'crss' is unknown, did you mean 'cross'"),
         ("", "nothing to sweep"),
-        ("cross: {ratee: [1]}", "parameter 'ratee', did you mean 'rate'"),
+        ("cross: {ratee: [1]}", "grid.yaml: tiny has no parameter 'ratee', did you mean 'rate'"),
         ("cross: {rate: [1, fast]}", "rate: 'fast' is not of type float, the default is 0.1"),
         ("runs: [{steps: 1.5}]", "1.5 is not of type int"),
         ("parameters: {stepz: 1}\nruns: [{rate: 1}]", "parameter 'stepz', did you mean 'steps'"),
@@ -100,6 +100,11 @@ def test_the_example_is_a_grid_of_files_that_are_there():
 def test_what_does_not_fit_is_said(read, text, words):
     with pytest.raises(UsageError, match=re.escape(words)):
         read(text)
+
+
+def test_a_grid_in_python_may_have_tuples(notebook):
+    runs = read_grid({"notebook": notebook, "cross": {"rate": (1, 2)}, "runs": ({"steps": 3},)})
+    assert len(runs) == 3
 
 
 def test_a_grid_needs_a_notebook(tmp_path):
