@@ -6,7 +6,6 @@ The same two classes serve every architecture and every skeleton; `lib.learning`
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader
 from lib import ROOT
 from lib.checkpoints import Model, save_model
 from lib.codecs import CODECS, Codec
+from lib.codecs.checks import nearest
 from lib.data.augment import Augment
 from lib.data.boxes import BoxAugment, PersonBoxes
 from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco, with_skeleton
@@ -288,14 +288,9 @@ def construct(table: Mapping[str, type], what: str, options: Mapping[str, Any], 
     options = dict(options)
     name = options.pop("name", None)
     if name not in table:
-        raise ValueError(f"model.{what}.name {name!r} is unknown{_nearest(str(name), table)}")
+        raise ValueError(f"model.{what}.name {name!r} is unknown{nearest(str(name), table)}")
     known = list(inspect.signature(table[name]).parameters)[1:]
     for key in options:
         if key not in known:
-            raise ValueError(f"model.{what}: {name} has no option {key!r}{_nearest(key, known)}")
+            raise ValueError(f"model.{what}: {name} has no option {key!r}{nearest(key, known)}")
     return table[name](first, **options)
-
-
-def _nearest(word: str, known) -> str:
-    near = difflib.get_close_matches(word, list(known), 1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,20 +1,56 @@
-"""What every codec asks of its options and of the people it is given."""
+"""What every codec is, and what it asks of its options and of the people it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import difflib
+import inspect
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields
+from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from lib.skeleton import Skeleton
 
 
-def check_options(codec: Any, name: str, ranges: Mapping[str, bool]) -> None:
-    """Raise ValueError for the first option of `codec` that is out of its range; ranges: option → whether it fits."""
-    for option, fits in ranges.items():
-        if not fits:
-            raise ValueError(f"{name} cannot work with {option}={getattr(codec, option)!r}; see its description")
+class CodecBase:
+    """What codecs, which are frozen dataclasses, have in common; see `lib.codecs.Codec`."""
+
+    per_person: ClassVar[bool] = False
+    wants_scales: ClassVar[bool] = False
+    own_scale: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def options(self) -> dict:
+        """All fields but the skeleton: `type(codec)(skeleton, **options)` makes the same codec."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+
+    def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Maps of images averaged with those of their mirror images that `flip` turned back; where these are NaN, alone."""
+        return {k: np.where(np.isnan(back[k]), values, (values + back[k]) / 2) for k, values in maps.items()}
+
+    def check(self, ranges: Mapping[str, bool], **choices: Collection[str]) -> None:
+        """Raise ValueError for the first option that is out of its range, with its description.
+
+        Args:
+            ranges: option → whether its value fits.
+            choices: option → what it may be.
+        """
+        for option, allowed in choices.items():
+            if getattr(self, option) not in allowed:
+                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
+        for option, fits in ranges.items():
+            if not fits:
+                raise ValueError(f"{type(self).__name__} cannot work with {option}={getattr(self, option)!r}: "
+                                 f"{_description(type(self), option)}")  # fmt: skip
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to add to a sentence about an unknown word: the known one that resembles it, or all."""
+    near = difflib.get_close_matches(word, known := list(known), 1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def map_size(keypoints: Tensor, mask: Tensor | None, size: tuple[int, int], skeleton: Skeleton, stride: int) -> tuple[int, int]:
@@ -33,3 +69,9 @@ def map_size(keypoints: Tensor, mask: Tensor | None, size: tuple[int, int], skel
     if mask is not None and mask.shape != (len(keypoints), *cells):
         raise ValueError(f"mask must have shape {(len(keypoints), *cells)}, got {tuple(mask.shape)}")
     return cells
+
+
+def _description(codec: type, option: str) -> str:
+    """What the docstring of a codec, or of the class with its decode options, says of an option."""
+    found = (re.search(rf"^    {option}: (.+(?:\n {{8}}.+)*)", inspect.getdoc(kind) or "", re.MULTILINE) for kind in codec.__mro__)
+    return next((" ".join(match[1].split()) for match in found if match), "see its description")

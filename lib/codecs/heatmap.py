@@ -8,14 +8,14 @@ Who is who is settled before: a detector says where the people are, and every cr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.codecs.checks import check_options, map_size
+from lib.codecs.checks import CodecBase, map_size
 from lib.codecs.heatmap_decode import REFINE, highest, refined
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
@@ -25,7 +25,7 @@ RADIUS = 3  # of a keypoint's patch, in σ
 
 
 @dataclass(frozen=True)
-class HeatmapCodec:
+class HeatmapCodec(CodecBase):
     """Turns the person of a crop into heatmaps, and heatmaps back into this person.
 
     Attributes:
@@ -55,24 +55,15 @@ class HeatmapCodec:
     blur: int = 11
     score_threshold: float = 0.2
     per_person: ClassVar[bool] = True
-    wants_scales: ClassVar[bool] = False
-    own_scale: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         ranges = {
             "stride": self.stride >= 1,
             "sigma": self.sigma > 0,
-            "cells": self.cells in CELLS,
-            "refine": self.refine in REFINE,
             "blur": self.blur >= 1 and self.blur % 2 == 1,
             "score_threshold": 0 <= self.score_threshold < 1,
         }
-        check_options(self, "HeatmapCodec", ranges)
-
-    @property
-    def options(self) -> dict:
-        """All fields but the skeleton: `HeatmapCodec(skeleton, **options)` makes the same codec."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+        self.check(ranges, cells=CELLS, refine=REFINE)
 
     @property
     def strides(self) -> dict[str, int]:
@@ -140,10 +131,6 @@ class HeatmapCodec:
                 back = np.concatenate([back[..., :1], back[..., :-1]], axis=-1)
             turned[name] = back
         return turned
-
-    def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The mean of the maps (…, K, h, w) of crops and of those of their mirror images, turned back by `flip`."""
-        return {name: (values + back[name]) / 2 for name, values in maps.items()}
 
     def at_pixels(self, pixels_per_cell: float) -> HeatmapCodec:
         """There is no such codec: the crop of a person is read at the resolution of its maps.

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.codecs import paf_decode, paf_encode, paf_links, paf_peaks
-from lib.codecs.checks import check_options, map_size
+from lib.codecs.checks import CodecBase, map_size
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
 
@@ -98,7 +97,7 @@ _OPENPOSE_FILL = [frozenset((f"{side}_shoulder", f"{side}_ear")) for side in ("r
 
 
 @dataclass(frozen=True)
-class PafCodec:
+class PafCodec(CodecBase):
     """Turns people into heatmaps and part affinity fields, and maps back into people.
 
     Channel 2k of the fields is the y component of limb k, channel 2k+1 its x component.
@@ -189,28 +188,12 @@ class PafCodec:
     min_evidence: float = 0.0
     score: str = "confidence"
     upsample: int = 1
-    own_scale: ClassVar[tuple[str, ...]] = ()
-    wants_scales: ClassVar[bool] = False
 
     def __post_init__(self):
         # lists from JSON and YAML become tuples, so that equal codecs compare equal
         for option in ("limb_order", "fill_limbs"):
             if getattr(self, option) is not None:
                 object.__setattr__(self, option, tuple(int(limb) for limb in getattr(self, option)))
-        names = {
-            "heatmap_merge": HEATMAP_MERGES,
-            "paf_shape": SHAPES,
-            "paf_merge": MERGES,
-            "peaks": PEAKS,
-            "refine": REFINEMENTS,
-            "link_score": LINK_SCORES,
-            "assignment": ASSIGNMENTS,
-            "grouping": GROUPINGS,
-            "score": SCORES,
-        }
-        for option, allowed in names.items():
-            if getattr(self, option) not in allowed:
-                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
         ranges = {
             "stride": self.stride >= 1,
             "stdev": self.stdev > 0,
@@ -234,12 +217,8 @@ class PafCodec:
             "min_evidence": self.min_evidence >= 0,
             "upsample": self.upsample >= 1,
         }
-        check_options(self, "PafCodec", ranges)
-
-    @property
-    def options(self) -> dict:
-        """All fields but the skeleton: `PafCodec(skeleton, **options)` makes the same codec."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+        self.check(ranges, heatmap_merge=HEATMAP_MERGES, paf_shape=SHAPES, paf_merge=MERGES, peaks=PEAKS, refine=REFINEMENTS,
+                   link_score=LINK_SCORES, assignment=ASSIGNMENTS, grouping=GROUPINGS, score=SCORES)  # fmt: skip
 
     @property
     def strides(self) -> dict[str, int]:
@@ -301,10 +280,6 @@ class PafCodec:
                 raise ValueError(f"the codec has heatmaps and pafs, not {name!r}, to turn back from the mirror")
             turned[name] = back
         return turned
-
-    def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Maps of images averaged with those of their mirror images that `flip` turned back; where these are NaN, alone."""
-        return {k: np.where(np.isnan(back[k]), values, (values + back[k]) / 2) for k, values in maps.items()}
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input; scores in 0..1, but for `score="openpose"`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lib.codecs import parts_decode, parts_encode
-from lib.codecs.checks import check_options, map_size
+from lib.codecs.checks import map_size
 from lib.people import People
 from lib.skeleton import Skeleton
 
@@ -85,12 +85,7 @@ class PartsCodec(parts_decode.PartsOptions):
             "origin": self.origin is None or math.isfinite(self.origin),
             "zoom": 0 < self.zoom < math.inf,
         }
-        check_options(self, "PartsCodec", ranges)
-
-    @property
-    def options(self) -> dict:
-        """All fields but the skeleton: `PartsCodec(skeleton, **options)` makes the same codec."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+        self.check(ranges)
 
     @property
     def strides(self) -> dict[str, int]:
@@ -182,10 +177,6 @@ class PartsCodec(parts_decode.PartsOptions):
                 raise ValueError(f"{name} of skeleton {self.skeleton.name!r} have {channels} channels, not {back.shape[-3]}")
             turned[name] = self._turned(name, back).astype(back.dtype, copy=False)
         return turned
-
-    def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The mean of maps (…, C, h, w) of images and of those of their mirror images, turned back by `flip`."""
-        return {name: (values + back[name]) / 2 for name, values in maps.items()}
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input; see `lib.codecs.parts_decode.decode_parts`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lib.codecs import multicut, parts_detect, parts_pairs
-from lib.codecs.checks import check_options
+from lib.codecs.checks import CodecBase
 from lib.codecs.parts_detect import Detections
 from lib.data.pair_statistics import NEVER_SEEN
 from lib.people import People
@@ -31,7 +31,7 @@ SCORES = ("all", "found")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartsOptions:
+class PartsOptions(CodecBase):
     """Decode options of `PartsCodec`.
 
     Attributes:
@@ -64,9 +64,6 @@ class PartsOptions:
     score: str = "all"
 
     def __post_init__(self):
-        for option, allowed in {"solver": SOLVERS, "score": SCORES}.items():
-            if getattr(self, option) not in allowed:
-                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
         # lists from JSON and YAML become tuples, so that equal codecs compare equal
         for option in ("same_part", "pair_rule"):
             object.__setattr__(self, option, tuple(float(v) for v in getattr(self, option)))
@@ -269,7 +266,7 @@ def _check(codec: PartsOptions) -> None:
         "graph": codec.graph is None or all(len(pair) == 2 and 0 <= pair[0] < pair[1] < k for pair in codec.graph),
         "min_parts": codec.min_parts >= 1,
     }
-    check_options(codec, "PartsCodec", ranges)
+    codec.check(ranges, solver=SOLVERS, score=SCORES)
     if rows is not None and (
         len(rows) != k * (k - 1) // 2
         or any(row is not None and (len(row) != numbers or not all(map(math.isfinite, row))) for row in rows)

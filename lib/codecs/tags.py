@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.codecs import tags_decode, tags_encode
-from lib.codecs.checks import check_options, map_size
+from lib.codecs.checks import map_size
 from lib.people import People, pixels_to_cells
 from lib.skeleton import Skeleton
 
@@ -60,7 +59,6 @@ class TagsCodec(tags_decode.TagsOptions):
     truncate: bool = False
     shift: float | None = None
     tags_at_half: bool = False
-    wants_scales: ClassVar[bool] = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,12 +73,7 @@ class TagsCodec(tags_decode.TagsOptions):
             "sigma_range": 0 < low <= high,
             "shift": self.shift is None or math.isfinite(self.shift),
         }
-        check_options(self, "TagsCodec", ranges)
-
-    @property
-    def options(self) -> dict:
-        """All fields but the skeleton: `TagsCodec(skeleton, **options)` makes the same codec."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+        self.check(ranges)
 
     @property
     def strides(self) -> dict[str, int]:

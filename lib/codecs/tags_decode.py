@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import interpolate, max_pool2d
 
 from lib.codecs import paf_peaks, tags_group, tags_refine
-from lib.codecs.checks import check_options
+from lib.codecs.checks import CodecBase
 from lib.people import People, cells_to_pixels
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ THAWRO_TAGS = PUBLISHED_TAGS | {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagsOptions:
+class TagsOptions(CodecBase):
     """Decode options of `TagsCodec`. "Cells" are those of the finest heatmaps.
 
     Attributes:
@@ -95,9 +95,6 @@ class TagsOptions:
     never_nobody: bool = False
 
     def __post_init__(self):
-        for option, allowed in {"grouping": GROUPINGS, "adjust": ADJUSTMENTS, "cap": CAPS}.items():
-            if getattr(self, option) not in allowed:
-                raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {getattr(self, option)!r}")
         ranges = {
             "max_people": self.max_people >= 1,
             "detection_threshold": self.detection_threshold >= 0,
@@ -108,7 +105,7 @@ class TagsOptions:
             "refine_tag_cutoff": self.refine_tag_cutoff is None or self.refine_tag_cutoff > 0,
             "min_parts": self.min_parts >= 1,
         }
-        check_options(self, "TagsCodec", ranges)
+        self.check(ranges, grouping=GROUPINGS, adjust=ADJUSTMENTS, cap=CAPS)
 
 
 def decode_tags(maps: Mapping[str, np.ndarray], codec: TagsCodec) -> People:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from lib.checkpoints import Model
 from lib.codecs import CODECS
+from lib.codecs.checks import nearest
 from lib.data.augment import read_image
 from lib.data.boxes import PADDING
 from lib.detect import SPECS, Detector
@@ -295,8 +296,7 @@ class Predictor:
                 raise ValueError(f"{what} finds all people of a picture by itself: leave the detector out")
             return
         if detector is None:
-            raise ValueError(f"{what} reads one person at a time and needs a detector that says where people are; give as detector "
-                             f"{SPECS}, or a model of this workbook that finds several people")  # fmt: skip
+            raise ValueError(f"{what} reads one person at a time and needs a detector that says where people are; give {SPECS}")
         if self.searches or self.scales != (1.0,) or self.fit_to != "model" or self.maps_at != "input":
             raise ValueError(f"{what} is a top-down model, which sees every person in a crop of one size: leave out scales, "
                              "scale_search, fit and maps_at")  # fmt: skip
@@ -338,9 +338,9 @@ def codec_from_metadata(metadata: Mapping, options: Mapping | None = None):
     options = dict(options or {})
     # a file may be older than an option: then it was made with that option's default
     known = [field.name for field in dataclasses.fields(CODECS[name]) if field.name != "skeleton"]
-    unknown = set(options) - set(known)
-    if unknown:
-        raise ValueError(f"{name} has no option {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}{nearest(option, known)}")
     if "stride" in options and options["stride"] != recorded.get("stride", options["stride"]):
         raise ValueError(f"the network's maps have the stride {recorded['stride']}; people read with the stride "
                          f"{options['stride']} would stand in wrong places: leave it out")  # fmt: skip
