@@ -20,7 +20,8 @@ __all__ = ["SPECS", "THRESHOLD", "Detector", "OnnxYolo", "TorchvisionDetector", 
 
 THRESHOLD = 0.3
 """Boxes with a lower score are left out, unless something else is asked for."""
-SPECS = "truth=FILE.json (annotated boxes), whole, torchvision:NAME or torchvision:NAME=WEIGHTS.pth, or the .onnx file of a YOLO"
+SPECS = ("the .onnx file of a YOLO, a model of this workbook that finds several people, torchvision:NAME or "
+         "torchvision:NAME=WEIGHTS.pth, truth=FILE.json (annotated boxes), or whole (one person fills the picture)")  # fmt: skip
 
 
 class Detector(Protocol):

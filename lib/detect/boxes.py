@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
-from torchvision.ops import nms
 
 from lib.data.coco import CocoFile, category_named
 
@@ -70,6 +69,8 @@ def to_boxes(corners: np.ndarray, scores: np.ndarray, size: tuple[int, int], thr
     order = sure[np.argsort(-scores[sure], kind="stable")]
     corners, scores = np.asarray(corners, np.float32)[order], np.asarray(scores, np.float32)[order]
     if overlap is not None:
+        from torchvision.ops import nms  # it takes a second, which no other command shall wait for
+
         kept = nms(torch.from_numpy(corners), torch.from_numpy(scores), overlap).numpy()
         corners, scores = corners[kept], scores[kept]
     corners = corners.clip(0, np.tile(size[::-1], 2)).astype(np.float32)

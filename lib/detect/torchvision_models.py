@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from lib.detect.boxes import to_boxes
 from lib.runtime import checked_device
@@ -31,6 +30,8 @@ class TorchvisionDetector:
     """
 
     def __init__(self, name: str, weights: str | Path | None = None, device: str = "cpu", threshold: float = 0.3):
+        import torchvision  # it takes a second, which no other detector shall wait for
+
         known = torchvision.models.list_models(module=torchvision.models.detection)
         if name not in known:
             raise ValueError(f"torchvision has no detector {name!r}; it has {', '.join(known)}")

@@ -70,7 +70,7 @@ class Preannotated:
                   f"here: Session({str(images)!r}, {str(labels)!r}, {str(labels)!r})"]  # fmt: skip
         if crops.exists():
             back = self.folder / WHOLE / LABELS
-            lines += [f"then to the whole pictures: python -m lib convert {labels} {back} --crops {crops} (or CVAT's export)"]
+            lines += [f"to the whole pictures, from CVAT's export or {labels}: python -m lib convert EXPORT {back} --crops {crops}"]
         return "\n".join(lines)
 
 

@@ -100,6 +100,8 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
         detector=detector and _detector(detector, device, detector_threshold),
     )  # fmt: skip
+    if predictor.mirror_is_new:
+        print(f"{model} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
     painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
     how = {"start": start, "stop": stop, "batch_size": batch_size, "detect_every": detect_every}

@@ -159,6 +159,11 @@ class Predictor:
         """Whether the model is a top-down one: it sees people one by one, and needs a detector."""
         return getattr(self.codec, "per_person", False)
 
+    @property
+    def mirror_is_new(self) -> bool:
+        """Whether the flip test shows the network what training, without mirror images, did not: it may take left for right."""
+        return self.flip_test and self.metadata["info"].get("flip") == 0
+
     def detect(self, image: np.ndarray | str | Path, path: str | Path | None = None) -> np.ndarray:
         """The boxes (P, 5) [x, y, width, height, score] of an image's people, as the detector says.
 

@@ -74,8 +74,9 @@ def published_rules(codec: Codec, protocol: str = "all", old_decoder: bool = Fal
         # where cells lie and how peaks are read stays as the file has it: that is what differs between the published ones
         return Rules("SimpleBaseline", "model", "input", {"score_threshold": 0.2}, several_scales=False)
     if not isinstance(codec, TagsCodec):
-        raise ValueError(f"there are no published rules for the codec {type(codec).__name__}, only for PafCodec, TagsCodec and "
-                         "HeatmapCodec: use rules='ours' (scales, flip_test and half_pixel work with any)")  # fmt: skip
+        raise ValueError("there are no published rules for DeeperCut's models: their authors gave people no score and published no "
+                         "AP on COCO. Their demo is rules='ours' with fit='native', and min_parts 1 and max_detections null of "
+                         "the codec; on single people see the measure pckh")  # fmt: skip
     if protocol == "all":
         return Rules("HigherHRNet", "short", "pixels", PUBLISHED_TAGS)
     # its tags are enlarged in one step, which the decoder does, and it has one scale

@@ -139,7 +139,7 @@ def test_boxes_around_people():
 
 
 def test_senseless_combinations_are_refused():
-    with pytest.raises(ValueError, match="needs a detector that says where people are; give as detector truth=FILE.json .*, whole, torchvision:NAME"):
+    with pytest.raises(ValueError, match="needs a detector that says where people are; give the .onnx file of a YOLO, .*truth=FILE.json"):
         Predictor(pole_model())
     with pytest.raises(ValueError, match="finds all people of a picture by itself: leave the detector out"):
         Predictor(dot_model(), detector="whole")
