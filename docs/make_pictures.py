@@ -54,7 +54,9 @@ def crossing() -> Path:
         found = tracker(predictor([image])[0], i / RATE)
         drawn = draw_people(image, found, predictor.skeleton, min_score=0.2, by_track=True)
         boxes = found.boxes_around_keypoints()
-        for track, middle in zip(found.ids.tolist(), boxes[:, :2] + boxes[:, 2:] / 2):
+        # the box around a few keypoints jumps: half of them are needed to say where somebody is
+        seen = (found.keypoints[..., 2] > 0).mean(axis=1) >= 0.5
+        for track, middle in zip(found.ids[seen].tolist(), (boxes[:, :2] + boxes[:, 2:] / 2)[seen]):
             ways[track].append(middle)
             if track:
                 line = np.rint(np.array(ways[track]) * 16).astype(np.int32)

@@ -9,6 +9,8 @@ from importlib import import_module
 
 import jsonargparse
 
+from lib.arguments import Parser, WrongArguments
+
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
 
 COMMANDS = {
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0, 1 for an error it can name, 2 for a command it does not know, 130 after Ctrl-C.
+        The exit status: 0, 1 for an error it can name, 2 for a command or an option it does not know, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # these read their own arguments, the others are plain functions, or several by name
         own = command in ("train", "preflight", "predict", "preannotate", "classify", "book")
-        result = function(rest) if own else jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}")
+        result = function(rest) if own else _called(function, rest, command)
     except KeyboardInterrupt as stopped:
         print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
         return INTERRUPTED
@@ -77,11 +79,17 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, WrongArguments) else 1
     return result if isinstance(result, int) else 0
 
 
+def _called(function, arguments: list[str], command: str):
+    return jsonargparse.auto_cli(function, args=arguments, prog=f"python -m lib {command}", parser_class=Parser)
+
+
 def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     text = str(error.args[0] if isinstance(error, KeyError) else error)
     # an error in a process that reads samples brings its stack along; what it says stands at the end
     if re.match(r"Caught \w+ in DataLoader worker process", text):

@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
     plain = chosen.config is None or chosen.out_dir is None or {"-h", "--help"} & {*others}
     with distributed.one_voice():
         if plain or (chosen.step is None and "steps" not in read_recipe(chosen.config)):
-            runs = [run(arguments, exit_on_error=True)]
+            runs = [run(arguments)]
         else:
             wanted = "all" if chosen.step is None else chosen.step
             runs = _train(Path(chosen.config), ROOT / chosen.out_dir, wanted, others)
@@ -116,7 +116,7 @@ def _train(recipe: Path, out_dir: Path, wanted: str, given: list[str]) -> list[T
             print(f"step {n} of {count}: {folder}", flush=True)
             # where a chain is entered the user may say where to start; later steps follow the ones before
             rest = [*start, *others[n]] if n == numbers[0] else [*others[n], *start]
-            runs.append(run([*arguments[n], *rest], exit_on_error=False, curves=curves))
+            runs.append(run([*arguments[n], *rest], curves=curves))
             if distributed.is_main():
                 files.write(folder / "finished.json", json.dumps({"epochs": epochs}))
         curves.earlier.append(runs[-1].history)
@@ -127,7 +127,7 @@ def _train(recipe: Path, out_dir: Path, wanted: str, given: list[str]) -> list[T
 
 def _parsed(step: int, count: int, arguments: list[str]):
     try:
-        return parse(arguments, exit_on_error=False)
+        return parse(arguments)
     except (ValueError, KeyError) as error:
         raise ValueError(f"step {step} of {count}: {error.args[0] if len(error.args) == 1 else error}") from error
 

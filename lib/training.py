@@ -9,11 +9,8 @@ its place. Some are trained in several `steps`, one run each: see `lib.chain`. O
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import logging
-import re
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,6 +27,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lib import ROOT, distributed
+from lib.arguments import OneSentence
 from lib.classify import ClassifierModule, ImageNetData
 from lib.draw import draw_people, grid
 from lib.experiments import NOTE, Experiment, flat
@@ -52,7 +50,8 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
-USAGE = "python -m lib train --config RECIPE --out_dir RUN [--resume=true] [--GROUP.KEY=VALUE …]"
+PROGRAM = "python -m lib train"
+USAGE = f"{PROGRAM} --config RECIPE --out_dir RUN [--resume=true] [--GROUP.KEY=VALUE …]"
 DESCRIPTION = ("Every key of a recipe is an option here, and what is given here comes before what the recipe says. "
                "`preflight` takes the same ones.")  # fmt: skip
 
@@ -99,20 +98,18 @@ def train(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, Any] 
         raise ValueError(f"{recipe} is trained in {count} steps: lib.chain.train_steps(recipe, out_dir) trains them")
     arguments = _arguments(recipe, out_dir, overrides)
     arguments += [f"--resume={str(resume).lower()}", f"--live={str(live).lower()}"]
-    return run(arguments, exit_on_error=False, callbacks=callbacks)
+    return run(arguments, callbacks=callbacks)
 
 
-def run(arguments: list[str], exit_on_error: bool, curves: Curves | None = None,
-        callbacks: Sequence[Callback] = ()) -> TrainingRun:  # fmt: skip
+def run(arguments: list[str], curves: Curves | None = None, callbacks: Sequence[Callback] = ()) -> TrainingRun:
     """Train as command-line arguments say; see `train`.
 
     Args:
         arguments: `--config RECIPE --out_dir RUN` and the rest.
-        exit_on_error: leave the program with status 2 at a wrong argument, instead of a ValueError.
         curves: to go on drawing, if they are live.
         callbacks: further ones of Lightning.
     """
-    cli = parse(arguments, exit_on_error)
+    cli = parse(arguments)
     out_dir, last = ROOT / cli.config.out_dir, ROOT / cli.config.out_dir / "last.ckpt"
     if last.exists() and not cli.config.resume:
         raise FileExistsError(
@@ -173,7 +170,7 @@ def check(arguments: list[str]) -> int:
 
     The images it learned by heart, with the people it then finds, are drawn into `out_dir` (runs/preflight).
     """
-    cli = parse(["--out_dir", "runs/preflight", *arguments], exit_on_error=True)
+    cli = parse(["--out_dir", "runs/preflight", *arguments])
     if not isinstance(cli.model, PoseModule):
         raise ValueError(f"preflight looks for people, {type(cli.model.network).__name__} is a classifier: train it with "
                          "--data.limit_train=50 for a first look")  # fmt: skip
@@ -195,7 +192,7 @@ def load_recipe(recipe: str | Path, overrides: Mapping[str, Any] | None = None,
     They are ready to look at, to preflight or to train with an own loop.
     """
     arguments = _arguments(recipe, "runs/unused", overrides) + (["--step", str(step)] if step is not None else [])
-    cli = parse(arguments, exit_on_error=False)
+    cli = parse(arguments)
     return cli.model, cli.datamodule
 
 
@@ -208,12 +205,12 @@ def _arguments(recipe: str | Path, out_dir: str | Path, overrides: Mapping[str, 
     return ["--config", str(recipe), "--out_dir", str(out_dir), *override_arguments(overrides)]
 
 
-def parse(arguments: list[str], exit_on_error: bool) -> _Cli:
-    """Module, data and trainer that arguments describe, checked; nothing is written."""
+def parse(arguments: list[str]) -> _Cli:
+    """Module, data and trainer that arguments describe, checked; nothing is written. ValueError where they do not fit."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = _with_plain_recipes(arguments, Path(folder))
         classes = (ClassifierModule, ImageNetData) if _network(arguments) in CLASSIFIERS else (PoseModule, PoseData)
-        options = {"exit_on_error": exit_on_error, "allow_abbrev": False, "description": DESCRIPTION, "usage": USAGE}
+        options = {"prog": PROGRAM, "exit_on_error": False, "allow_abbrev": False, "description": DESCRIPTION, "usage": USAGE}
         try:
             cli = _Cli(*classes, args=arguments, run=False, seed_everything_default=0, parser_class=_Parser,
                        save_config_callback=None, auto_configure_optimizers=False, parser_kwargs=options)  # fmt: skip
@@ -334,21 +331,8 @@ def _listed(given: Any) -> list:
     return [] if given is None else [*given] if isinstance(given, (list, tuple)) else [given]
 
 
-class _Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence, with the nearest key where one is unknown; a ValueError in a notebook."""
-
-    def error(self, message: str, ex: Exception | None = None):
-        option = re.search(r"[Uu]nrecognized arguments: --([\w.]+)", message)
-        member = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
-        key = option.group(1) if option else ".".join(member.groups()) if member else None
-        near = difflib.get_close_matches(key, [a.dest for a in self._actions], 1, cutoff=0.5) if key else ()
-        message += f"; did you mean {near[0]!r}?" if near else ""
-        message = " ".join(message.split())
-        if not self.exit_on_error:
-            raise ValueError(message) from ex
-        if distributed.first_to_say(message):
-            print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+class _Parser(OneSentence, LightningArgumentParser):
+    """Lightning's, whose errors are one sentence."""
 
 
 class _Cli(LightningCLI):

@@ -12,7 +12,7 @@ from lib import ROOT
 
 # a module may import from its own floor and from those below; packages count as one
 FLOORS = {
-    "skeleton": 1, "people": 1, "weights": 1, "files": 1,
+    "skeleton": 1, "people": 1, "weights": 1, "files": 1, "arguments": 1,
     "codecs": 2, "data": 2, "draw": 2, "draw_graph": 2, "skeleton_layout": 2, "metrics": 2,
     "exchange": 2, "doctor": 2, "prepare": 2, "tracking": 2,
     "models": 3, "checkpoints": 3, "environment": 3, "detect": 4,

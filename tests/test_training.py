@@ -200,7 +200,7 @@ def test_a_classifier_trains_and_resumes_as_a_pose_network_does(classes, tmp_pat
 def test_callbacks_of_the_recipe_are_called_and_impossible_trainers_are_one_sentence(small, tmp_path):
     watching = [{"class_path": "LearningRateMonitor", "init_args": {"log_momentum": True}}]
     cli = parse(["--config", str(MINI), "--out_dir", str(tmp_path), *override_arguments(small), "--trainer.callbacks",
-                 json.dumps(watching)], exit_on_error=False)  # fmt: skip
+                 json.dumps(watching)])  # fmt: skip
     assert {"LearningRateMonitor", "ModelCheckpoint"} <= {type(callback).__name__ for callback in cli.trainer.callbacks}
     with pytest.raises(ValueError, match="options of the trainer: .*enable_checkpointing"):
         load_recipe(MINI, small | {"trainer.enable_checkpointing": False})

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
 import cv2
-import jsonargparse
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from lib import files
+from lib.arguments import Parser
 from lib.classify.drawing import draw_top, top
 from lib.classify.predictor import PictureClassifier
 from lib.data.augment import image_files, read_image
@@ -27,7 +27,7 @@ LIST, RESULTS = "classes.csv", "results.json"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns 0."""
-    parser = jsonargparse.ArgumentParser(prog="python -m lib classify", description=classify.__doc__.split("\n")[0])
+    parser = Parser(prog="python -m lib classify", description=classify.__doc__.split("\n")[0])
     parser.add_argument("source", metavar="SOURCE", help="picture, or folder of pictures")
     parser.add_function_arguments(classify, as_positional=False, skip={"source"})
     classify(**parser.parse_args(arguments).as_dict())

@@ -282,6 +282,8 @@ def insert_neck_file(source: str | Path, target: str | Path, category: str = "pe
             old["keypoints"] = new.keypoints
     for old, new in zip(content["categories"], coco.categories, strict=True):
         old.update(_as_dict(new))
+    figures = sum(bool(a.keypoints) for a in coco.annotations if a.category_id == category_named(coco, category).id)
+    print(f"{target}: {figures:,} figures of {category!r} with a neck")
     return files.write(target, msgspec.json.encode(content))
 
 
@@ -411,7 +413,8 @@ def _decode(path: Path, kind: type):
         raise ValueError(f"{path}: not a COCO keypoint file: {error}; `python -m lib convert` reads what annotation tools "
                          "export") from None  # fmt: skip
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a JSON file (NaN and Infinity are not JSON either): {error}") from None
+        raise ValueError(f"{path}: not a JSON file: {error} (NaN and Infinity are no JSON either; `python -m lib doctor {path} --fix "
+                         "COPY` mends what can be read)") from None  # fmt: skip
 
 
 def _as_dict(struct: Struct) -> dict:

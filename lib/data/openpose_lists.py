@@ -123,6 +123,8 @@ def write_val_subset(source: str | Path, target: str | Path = "val_subset.json",
         num_images: how many; all of a smaller set.
     """
     source, target = Path(source), Path(target)
+    if num_images < 1:
+        raise ValueError(f"num_images is {num_images}: a subset has at least one picture")
     if target.resolve() == source.resolve():
         raise ValueError(f"{source}: the subset is written to a new file, choose another target than the source")
     read_coco(source)
@@ -134,6 +136,7 @@ def write_val_subset(source: str | Path, target: str | Path = "val_subset.json",
     content |= {"images": images, "annotations": list(chain.from_iterable(people.values()))}
     # some readers of results ask for both
     content = {"info": {}, "licenses": [], **content}
+    print(f"{target}: {len(images):,} pictures, {len(content['annotations']):,} annotations")
     return files.write(target, msgspec.json.encode(content))
 
 

@@ -119,6 +119,9 @@ def write_dataset(
     """
     out_dir = Path(out_dir)
     skeleton, _ = _figure(figure)
+    if min(num_train, num_val) < 0 or seed < 0 or not num_train + num_val:
+        raise ValueError(f"a dataset needs pictures and a seed that is not negative, got num_train {num_train}, num_val "
+                         f"{num_val}, seed {seed}")  # fmt: skip
     config = {"format": FORMAT, "num_train": num_train, "num_val": num_val, "scene": asdict(scene), "figure": figure,
               "seed": seed}  # fmt: skip
     config = json.loads(json.dumps(config))

@@ -116,7 +116,7 @@ def broken(**of_annotation):
         ("{not json", "not a JSON file"),
         ("[1, 2]", "not a COCO keypoint file"),
         ({"shapes": [], "version": "5"}, "not a COCO keypoint file.*images"),
-        (json.dumps(broken(keypoints=[float("nan")] * 51)), "not a JSON file .NaN"),
+        (json.dumps(broken(keypoints=[float("nan")] * 51)), "not a JSON file: .*NaN and Infinity are no JSON either.*doctor"),
         (broken(keypoints=["1"] * 51), r"annotations\[1\].keypoints"),
         (broken(keypoints=[1, 2, 2] * 8), "annotation 9 has 24 keypoint numbers.*17 keypoints needs 51"),
         (broken(keypoints=[1, 2, 3] * 17), "annotation 9 has the visibility 3"),
