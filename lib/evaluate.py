@@ -97,7 +97,8 @@ class Report:
         kind, factors = "scale search" if card["scale_search"] else "scales", " ".join(f"{s:g}" for s in card["scales"])
         parts += [f"{kind} {factors}"] * (card["scales"] != [1.0])
         parts += [_whose_boxes(card["detector"])] if card["detector"] else []
-        parts += ["flip test"] * card["flip_test"] + ["half a pixel added"] * card["half_pixel"]
+        parts += ["flip test" + " of a model trained without mirror images" * card["mirror_is_new"]] * card["flip_test"]
+        parts += ["half a pixel added"] * card["half_pixel"]
         return ", ".join(parts)
 
     def table(self) -> str:
@@ -190,6 +191,7 @@ def run_card(predictor: Predictor, annotations: str | Path, groups: str | Path |
             "threshold": getattr(predictor.detector, "threshold", None),
         },
         "flip_test": predictor.flip_test,
+        "mirror_is_new": predictor.mirror_is_new,
         "scales": list(predictor.scales),
         "scale_search": predictor.searches,
         "input_size": list(predictor.input_size),
@@ -249,7 +251,7 @@ def main(model: Path, data_dir: str = "data/synthetic", split: str = "val", out_
         protocol: "all" images, or only those "with_people".
         limit: only the first so many images.
         device: cpu, cuda, cuda:1.
-        flip_test: average with the mirrored image.
+        flip_test: average with the mirrored image; of use to models that were trained with mirror images.
         rules: "ours", or "published": as the method's authors evaluate it (HigherHRNet, with_people, as pytorch-human-pose does).
         half_pixel: add half a pixel to x and y; left out, Lightweight OpenPose's published rules do and others do not.
         subset: only so many images, chosen as Lightweight OpenPose does (250).

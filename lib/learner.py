@@ -103,8 +103,10 @@ class PoseModule(Learner):
 
     def model(self, data: PoseData, **info) -> Model:
         """What a checkpoint holds: the network as it is now, and all that is needed to predict with it."""
+        augment = data.train_set.augment
+        info = {"flip": augment.flip if augment else 0.0, **info}  # whether a flip test will show it something new
         if isinstance(data.train_set, PersonBoxes):
-            info = {"box_padding": data.train_set.augment.padding, **info}
+            info = {"box_padding": augment.padding, **info}
         info = {**getattr(self.network, "info", {}), **info}  # whose weights it started from, and their licence
         return Model(self.network, self.codec, tuple(data.input_size), data.keep_aspect_ratio, info)
 

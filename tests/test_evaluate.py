@@ -11,7 +11,7 @@ import torch
 from lib import evaluate as module
 from lib.__main__ import main as command
 from lib.checkpoints import Model, load_model, save_model
-from lib.codecs import CODECS
+from lib.codecs import CODECS, PartsCodec
 from lib.data.coco import Image, read_coco, write_coco
 from lib.data.openpose_lists import val_subset
 from lib.evaluate import evaluate, published_predictor
@@ -131,6 +131,14 @@ def test_figures_by_other_rules_say_so(poles, any_eights):
     assert report.run_card["scales"] == [0.5, 1.0] and report.run_card["old_decoder"] and report.run_card["limit"] == 2
 
 
+@pytest.mark.parametrize("flip, said", [(0.0, "flip test of a model trained without mirror images"), (0.5, "flip test")])
+def test_a_flip_test_of_who_never_saw_a_mirror_is_named(poles, flip, said):
+    model = replace(dot_model(), info={"flip": flip})
+    report = evaluate(Predictor(model, flip_test=True), poles / "poles.json", poles / "images", limit=1)
+    assert report.rules() == f"our rules, 1 of 12 images, {said}"
+    assert "mirror" not in evaluate(Predictor(model), poles / "poles.json", poles / "images", limit=1).rules()
+
+
 def test_cocos_own_words(capsys):
     from pycocotools.cocoeval import COCOeval
 
@@ -228,13 +236,10 @@ def test_published_rules_need_their_predictor(poles, any_eights):
         evaluate(Predictor(dot_model()), *files, rules="theirs")
 
 
-def test_published_rules_are_there_for_some_codecs(poles):
-    class Offsets:
-        stride, options = 4, {}
-
+def test_there_are_no_published_rules_of_deepercut_to_compare_with(poles):
     predictor = Predictor(dot_model())
-    predictor.codec = Offsets()
-    with pytest.raises(ValueError, match="codec Offsets, only for .*use rules='ours'"):
+    predictor.codec = PartsCodec(predictor.skeleton)
+    with pytest.raises(ValueError, match="no AP on COCO. .*rules='ours' with fit='native'"):
         evaluate(predictor, poles / "poles.json", poles / "images", rules="published")
 
 

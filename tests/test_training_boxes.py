@@ -40,7 +40,7 @@ def test_a_run_keeps_the_padding_it_was_trained_with(crowd, tmp_path):
                  "data.boxes.padding": 1.5, "trainer.max_epochs": 1}  # fmt: skip
     run = train(MINI, tmp_path / "run", overrides)
     predictor = Predictor(run.best, detector="whole")
-    assert predictor.padding == 1.5
+    assert predictor.padding == 1.5 and predictor.metadata["info"]["flip"] == 0
     image = run.data.val_set.path(0)
     fitted = predictor.fit(image, run.data.val_set.boxes[:1].tolist() and [[*run.data.val_set.boxes[0], 1.0]])
     item = run.data.val_set[0]

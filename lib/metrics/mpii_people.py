@@ -138,7 +138,7 @@ class MpiiPeopleScorer(HeadScorer):
 
     def rules(self) -> list[str]:
         """What decides the figures, in few words each."""
-        means = f"mAP of {len(self._averaged)} keypoints" + " (mAP+UBody: and of UBody)" * bool(self._upper)
+        means = f"mAP of {len(self._averaged)} keypoints" + " (mAP+UBody: of these and UBody)" * bool(self._upper)
         return ["MPII's AP in %", means, f"{len(self.groups)} groups ({self.grouping})", *self.remarks()]
 
     def __call__(self, results: Sequence[Mapping]) -> dict[str, float]:

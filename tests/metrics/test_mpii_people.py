@@ -94,7 +94,7 @@ def test_means_of_fourteen_and_fifteen(tmp_path):
     figures = scorer([found(1, legs)])
     assert figures["UBody"] == 0 and figures["mAP"] == pytest.approx(6 / 14)
     assert figures["mAP+UBody"] == pytest.approx(6 / 15), "one more number, and it is 0"
-    assert scorer.rules()[1] == "mAP of 14 keypoints (mAP+UBody: and of UBody)"
+    assert scorer.rules()[1] == "mAP of 14 keypoints (mAP+UBody: of these and UBody)"
 
 
 def test_people_are_missed_also_where_nobody_was_found(tmp_path):
