@@ -57,7 +57,7 @@ def test_annotated_people_without_a_box_and_crowds(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "more", "said"),
     [
-        ("yolo.pt", {}, "choose truth, whole"),
+        ("yolo.pt", {}, "choose the .onnx file of a YOLO"),
         ("truth", {}, "annotation"),
         ("whole", {"threshold": 30}, "0..1"),
         ("torchvision:yolo", {}, "no detector 'yolo'"),
