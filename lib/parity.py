@@ -94,10 +94,13 @@ class Report:
         self.failures = [unit for unit, fine in passed.items() if not fine]
 
     @property
+    def _pixels(self) -> float:
+        return 0.5 if self.tolerance.pixels is None else self.tolerance.pixels
+
+    @property
     def share_within(self) -> float:
         """Share of the confident keypoints that moved by at most `tolerance.pixels`, or half a pixel where that is not judged."""
-        pixels = 0.5 if self.tolerance.pixels is None else self.tolerance.pixels
-        return float((self.shifts <= pixels).mean()) if len(self.shifts) else float("nan")
+        return float((self.shifts <= self._pixels).mean()) if len(self.shifts) else float("nan")
 
     @property
     def unproven(self) -> str:
@@ -114,8 +117,11 @@ class Report:
         rows = [(f"maps: {name}", f"{d:.1e}", maps, self._verdict("maps", t.maps)) for name, d in self.maps.items()]
         shifts, verdict = "no confident keypoint in these images", "not measured"
         if len(self.shifts):
-            median, high = np.quantile(self.shifts, (0.5, 0.99), method="lower")
-            shifts = f"{self.share_within:.2%} of {len(self.shifts)}; median {median:.3f}, 99 % {high:.3f} px"
+            found = np.isfinite(self.shifts)
+            shifts = f"{self.share_within:.2%} of {len(self.shifts)} within {self._pixels} px"
+            if found.any():
+                shifts += "; median {:.3f}, 99 % {:.3f} px".format(*np.quantile(self.shifts[found], (0.5, 0.99), method="lower"))
+            shifts += f"; {(~found).sum()} found by one only" * (not found.all())
             verdict = self._verdict("pixels", t.pixels)
         rows.append(("keypoints", shifts, "not judged" if t.pixels is None else f"{t.share:.0%} within {t.pixels} px", verdict))
         ap = "{:.4f} → {:.4f}".format(*self.ap) if self.ap else self.no_ap

@@ -15,7 +15,7 @@ from lib.export import export_model, export_onnx, to_onnx
 from lib.models import NETWORKS
 from lib.models.lightweight_openpose import LightweightOpenPose
 from lib.models.trt_pose import TrtPose
-from lib.parity import FP16, FP32, ParityError, Tolerance, check_parity, keypoint_shifts, map_differences
+from lib.parity import FP16, FP32, INT8, ParityError, Report, Tolerance, check_parity, keypoint_shifts, map_differences
 from lib.people import People
 from lib.predict import Predictor
 from lib.runtime import METADATA_KEY
@@ -187,6 +187,8 @@ def test_keypoint_shifts_pair_people_and_count_the_lonely():
     # a pair at 0 and 5 px, a pair at 3 px whose second keypoint only one side has, and a person that only one side has
     assert sorted(keypoint_shifts(mine, theirs, 0.3)) == [0, 3, 5, np.inf, np.inf]
     assert sorted(keypoint_shifts(theirs, mine, 0.3)) == [0, 3, 5, np.inf, np.inf]
+    report = Report("a.onnx", "CPU", 1, 1, (1,), {}, keypoint_shifts(mine, theirs, 0.3), None, "", INT8)
+    assert "20.00% of 5 within 0.5 px; median 3.000, 99 % 3.000 px; 2 found by one only" in str(report)
     assert len(keypoint_shifts(People.empty(2), People.empty(2), 0.3)) == 0
     assert sorted(keypoint_shifts(People.empty(2), theirs, 0.4)) == [np.inf] * 3
 

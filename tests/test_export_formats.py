@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -11,11 +13,13 @@ import pytest
 import torch
 from torch import nn
 
+from lib import ROOT
 from lib.checkpoints import Classifier, Model, file_sha256, load_model, save_classifier, save_model
 from lib.classify.predictor import PictureClassifier
 from lib.codecs.paf import PafCodec
 from lib.data.augment import read_image
-from lib.export import export_classifier, export_model, export_onnx, export_torch, to_int8, to_onnx
+from lib.export import export_model, export_onnx, export_torch, to_int8, to_onnx
+from lib.export.classifier import export_classifier
 from lib.export.onnx_file import last_layers, metadata_of
 from lib.models import CLASSIFIERS, NETWORKS
 from lib.parity import INT8, ParityError, check_parity
@@ -196,10 +200,28 @@ def test_the_command_writes_every_format_and_refuses_what_there_is_not(folder, t
     data = {"data_dir": folder / "poles", "limit": 3}
     assert export_model(folder / "deep.safetensors", tmp_path / "deep.pt2", **data).exists()
     assert "ok" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="nowhere: no 'val' split found"):
+        export_model(folder / "deep.safetensors", tmp_path / "deep.onnx", data_dir=tmp_path / "nowhere")
     with pytest.raises(ValueError, match="written in fp32; int8 is for .onnx"):
         export_model(folder / "deep.safetensors", tmp_path / "deep.ts", precision="int8", **data)
     with pytest.raises(ValueError, match="precision 'int4' is unknown; choose fp32, fp16, int8"):
         export_onnx(folder / "deep.safetensors", tmp_path / "deep.onnx", precision="int4")
+
+
+def test_the_command_takes_public_files(folder, tmp_path, monkeypatch):
+    import lib.export as module
+
+    (tmp_path / "public.pth").write_bytes(b"of others")
+    monkeypatch.setattr(module, "public_model", lambda path: load_model(folder / "deep.safetensors"))
+    export_model(tmp_path / "public.pth", tmp_path / "public.onnx", data_dir=folder / "poles", limit=2)
+    export = json.loads((tmp_path / "public.onnx.json").read_text())["metadata"]["export"]
+    assert export["source"] == "public.pth" and export["source_sha256"] == file_sha256(tmp_path / "public.pth")
+
+
+def test_commands_start_without_what_they_do_not_need():
+    """Lightning and torchvision take a second each."""
+    code = "import sys, lib.export, lib.benchmark, lib.compare; print({'lightning', 'torchvision', 'timm'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "set()\n"
 
 
 def test_the_command_says_when_nothing_was_proven(folder, tmp_path):
@@ -214,6 +236,9 @@ def test_a_classifier_names_the_same_classes(folder, tmp_path, capsys):
     model = Classifier(Average(("a red", "b green", "c blue")).eval(), (64, 64))
     save_classifier(tmp_path / "colours.safetensors", model)
     path = tmp_path / "colours.onnx"
+    export_model(tmp_path / "colours.safetensors", path, data_dir=folder / "poles/images", input_size=(32, 64), limit=2)
+    assert PictureClassifier(path).input_size == (32, 64)
+    capsys.readouterr()
     export_model(tmp_path / "colours.safetensors", path, data_dir=folder / "poles/images")
     assert "12 pictures" in capsys.readouterr().out
     parity = json.loads((tmp_path / "colours.onnx.json").read_text())["parity"]

@@ -240,6 +240,9 @@ def test_the_command_names_the_plan_and_puts_it_through_the_gate(trt, folder, tm
     assert "TensorRT" in capsys.readouterr().out
     assert json.loads(Path(f"{plan}.json").read_text())["parity"]["failures"] == []
     assert not list(plan.parent.glob(".*"))
+    for options in ({"precision": "fp16"}, {"input_size": (64, 64)}):
+        with pytest.raises(ValueError, match="dots.onnx: precision and input_size were fixed"):
+            export_model(folder / "dots.onnx", tmp_path / "plans", **options)
 
 
 def test_a_plan_that_finds_others_is_set_aside(trt, folder, tmp_path, monkeypatch):

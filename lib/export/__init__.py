@@ -24,16 +24,15 @@ import onnx
 
 from lib.checkpoints import Model, file_sha256, load_model
 from lib.data.coco import find_split, read_coco
-from lib.export.classifier import export_classifier
 from lib.export.gate import bless, comparison_set
 from lib.export.onnx_file import Int8For, metadata_of, to_int8, to_onnx
 from lib.export.plan import build_tensorrt, plan_name
 from lib.export.torch_file import write_torch_file
 from lib.models.own import read_own
 from lib.parity import FP16, FP32, INT8, Report, Tolerance, images_to_compare, open_predictor
-from lib.runtime import METADATA_KEY
+from lib.runtime import METADATA_KEY, PUBLIC_SUFFIXES, public_model
 
-__all__ = ["METADATA_KEY", "export_classifier", "export_model", "export_onnx", "export_tensorrt", "export_torch", "to_int8", "to_onnx"]
+__all__ = ["METADATA_KEY", "export_model", "export_onnx", "export_tensorrt", "export_torch", "to_int8", "to_onnx"]
 
 Precision = Literal["fp32", "fp16", "int8"]
 TOLERANCES = {"fp32": FP32, "fp16": FP16, "int8": INT8}
@@ -55,7 +54,8 @@ def export_model(
     """Export a checkpoint, or an ONNX file to a TensorRT plan; refuse a file that does not find the same people.
 
     Args:
-        model: `.safetensors` checkpoint to export (that of a classifier to .onnx), or `.onnx` file to build a plan from.
+        model: checkpoint to export, `.safetensors` (that of a classifier to .onnx) or a public `.pth`, or `.onnx` file to build
+            a plan from.
         out: `.onnx`, `.pt2` or `.ts` file; or the `.plan` file or folder for a plan for this machine's GPU (in a folder it gets
             a telling name).
         precision: of weights and arithmetic, in an `.onnx`; input and output stay fp32, and a plan has that of its `.onnx`.
@@ -78,11 +78,17 @@ def export_model(
     """
     data = {"data_dir": data_dir, "split": split, "limit": limit}
     if model.suffix == ".safetensors" and "classes" in read_own(model)[0]:
-        figures = export_classifier(model, out, precision=precision, opset=opset, data_dir=data_dir, limit=limit)
+        # it brings along all that trains classifiers, which takes a second
+        from lib.export.classifier import export_classifier
+
+        figures = export_classifier(model, out, precision=precision, opset=opset, input_size=input_size, data_dir=data_dir, limit=limit)
         print(f"{out.name}: {figures['images']} pictures, probabilities differ by at most {figures['probabilities']:.1e}, the most "
               f"probable class is the same in {figures['same_class']:.1%}")  # fmt: skip
         return out
     if model.suffix == ".onnx" and out.suffix not in (".onnx", ".pt2", ".ts"):
+        if precision != "fp32" or input_size is not None:
+            raise ValueError(f"{model}: precision and input_size were fixed when this file was exported, and a plan has the same; export "
+                             "the checkpoint anew to change them")  # fmt: skip
         out, report = export_tensorrt(model, out, max_batch=max_batch, **data)
     elif out.suffix == ".onnx" and model.suffix != ".onnx":
         report = export_onnx(model, out, precision=precision, int8_for=int8_for, calibrate=calibrate, opset=opset,
@@ -92,10 +98,11 @@ def export_model(
             raise ValueError(f"{out}: a {out.suffix} is written in fp32; {precision} is for .onnx files")
         report = export_torch(model, out, input_size=input_size, **data)
     else:
-        raise ValueError(
-            f"{model} → {out}: a .safetensors checkpoint becomes an .onnx, .pt2 or .ts file, an .onnx file a .plan"
-        )
+        raise ValueError(f"{model} → {out}: a checkpoint becomes an .onnx, .pt2 or .ts file, an .onnx file a .plan")
     print(report)
+    if precision == "int8" and data_dir is None:
+        print("its ranges were measured, and its AP compared, on drawn people: for pictures of another kind name a data set of them with "
+              "--data_dir")  # fmt: skip
     if report.unproven:
         raise RuntimeError(f"{out} is written, but not proven: {report.unproven}")
     return out
@@ -206,7 +213,7 @@ def export_tensorrt(
         facts = build_tensorrt(exported, candidate, max_batch)
         if tolerance is None:
             tolerance = INT8 if facts["metadata"]["export"].get("precision") == "int8" else FP16
-        with comparison_set(data_dir) as data:
+        with comparison_set(data_dir, split) as data:
             report = bless(exported, candidate, plan, facts, (data, split, limit), tolerance, device="cuda")
     finally:
         for left in (candidate, card):
@@ -227,12 +234,13 @@ def _exported(
     if path.suffix not in suffixes:
         raise ValueError(f"{path}: the name of such a file ends in {' or '.join(suffixes)}")
     origin = {} if isinstance(model, Model) else {"source": Path(model).name, "source_sha256": file_sha256(model)}
-    model = model if isinstance(model, Model) else load_model(model)
+    if not isinstance(model, Model):
+        model = public_model(model) if Path(model).suffix in PUBLIC_SUFFIXES else load_model(model)
     if input_size is not None:
         model = dataclasses.replace(model, input_size=input_size)
     candidate = path.with_name(f".{path.stem}.candidate{path.suffix}")
     with ExitStack() as stack:
-        data = stack.enter_context(comparison_set(compared[0]))
+        data = stack.enter_context(comparison_set(*compared[:2]))
         stack.callback(candidate.unlink, missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = write(model, candidate, origin, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -31,6 +32,7 @@ def export_classifier(
     *,
     precision: str = "fp32",
     opset: int = 20,
+    input_size: tuple[int, int] | None = None,
     data_dir: str | Path | None = None,
     limit: int = 64,
 ) -> dict:
@@ -44,6 +46,7 @@ def export_classifier(
         path: the `.onnx` file; an older one stays untouched until the new one has passed.
         precision: fp32 or fp16.
         opset: ONNX operator set, 18 to 23.
+        input_size: (H, W), by default the model's.
         data_dir: folder of pictures (with its sub-folders) to compare on; by default synthetic ones are drawn.
         limit: at most so many of them.
 
@@ -60,6 +63,8 @@ def export_classifier(
         raise ValueError(f"{path}: a classifier is written in fp32 or fp16, not {precision}")
     origin = {} if isinstance(model, Classifier) else {"source": Path(model).name, "source_sha256": file_sha256(model)}
     model = model if isinstance(model, Classifier) else load_classifier(model)
+    if input_size is not None:
+        model = dataclasses.replace(model, input_size=input_size)
     proto = to_onnx(model, half=precision == "fp16", opset=opset, origin=origin)
     path.parent.mkdir(parents=True, exist_ok=True)
     candidate = path.with_name(f".{path.stem}.candidate.onnx")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from lib import files
 from lib.checkpoints import Model, file_sha256
+from lib.data.coco import find_split
 from lib.data.synthetic import write_dataset
 from lib.parity import ParityError, Report, Tolerance, check_parity
 
@@ -24,9 +25,10 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "te
 
 
 @contextmanager
-def comparison_set(data_dir: str | Path | None) -> Iterator[Path]:
+def comparison_set(data_dir: str | Path | None, split: str = "val") -> Iterator[Path]:
     """The given dataset, or a small synthetic one for the time of the comparison."""
     if data_dir is not None:
+        find_split(data_dir, split)  # a wrong folder is told before minutes of work
         yield Path(data_dir)
         return
     with tempfile.TemporaryDirectory() as scratch:

@@ -124,8 +124,7 @@ class DeeperCut(nn.Module):
             x and y of keypoint b seen from a cell of keypoint a, in standard deviations from their mean (`pair_stats`). In
             training, `logits` instead of heatmaps, and where there is an intermediate head also `logits_intermediate`.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            check_images(images, self.input_multiple)
+        check_images(images, self.input_multiple)
         fine, middle, deep = self.trunk(images, self.options["intermediate"] if self.training else None)
         maps = {"heatmaps": self.heatmaps(deep), "offsets": self.offsets(deep)}
         if self.pairwise is not None:

@@ -16,11 +16,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
-import torchvision
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lib.models.foreign import bare_state, only_tensors, read_foreign
+from lib.models.foreign import fill_trunk, published_classifier, read_tensors
 from lib.models.own import holds_own
 from lib.models.resnet import RESNETS
 
@@ -104,14 +103,7 @@ def load_trunk(network: nn.Module, path: str | Path | None) -> None:
     if (units, width) != (list(ours["units"]), ours["width"]):
         raise ValueError(f"{path} is a ResNet with units={units} and width={width}, the network has units={list(ours['units'])} "
                          f"and width={ours['width']}: make them equal")  # fmt: skip
-    wanted = network.trunk.state_dict()
-    state = {name: state.get(f"trunk.{name}", values) for name, values in wanted.items()
-             if f"trunk.{name}" in state or name.endswith("num_batches_tracked")}  # fmt: skip
-    bad = [name for name, values in wanted.items() if name not in state or state[name].shape != values.shape]
-    if bad:
-        raise ValueError(f"{path} does not fit the ResNet: {len(bad)} of its {len(wanted)} tensors are missing or have another "
-                         f"shape, the first is {bad[0]}")  # fmt: skip
-    network.trunk.load_state_dict(state)
+    fill_trunk(network.trunk, {name.removeprefix("trunk."): values for name, values in state.items()}, path, "the ResNet")
 
 
 def require_same_layout(path: str | Path, theirs: str, ours: str) -> None:
@@ -129,19 +121,17 @@ def _download(options: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
     if depth is None or options["width"] != 64:
         raise ValueError(f"torchvision has no ResNet with units={options['units']} and width={options['width']}: leave pretrained "
                          f"out, or take width=64 and units={' or '.join(str(list(units)) for units in RESNETS.values())}")  # fmt: skip
-    # the first published weights (DEFAULT changes with torchvision)
-    weights = torchvision.models.get_model_weights(f"resnet{depth}")["IMAGENET1K_V1"]
-    return _of_trunk(weights.get_state_dict(progress=True, check_hash=True)), f"torchvision's {weights}"
+    state, source = published_classifier(f"resnet{depth}")
+    return _of_trunk(state), source
 
 
 def _torchvision(path: str | Path) -> dict[str, Tensor]:
-    content = read_foreign(path)
-    state = bare_state(content) if isinstance(content, Mapping) else {}
+    state = read_tensors(path)
     if "conv1.weight" not in state or "layer1.0.conv3.weight" not in state:
         raise ValueError(
             f"{path} is no ResNet of bottleneck units with torchvision's names (conv1.weight, layer1.0.conv3.weight, …)"
         )
-    return _of_trunk(only_tensors(state, path))
+    return _of_trunk(state)
 
 
 def _of_trunk(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 READ_WITH = {
     "trt_pose": "a trt_pose state dict; load_trt_pose reads it, and load_weights for a TrtPose",
@@ -111,12 +111,61 @@ def bare_state(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return state
 
 
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file that `torch.save` wrote, bare or inside a training checkpoint, whoever's it is.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file.
+    """
+    content = read_foreign(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds no tensors by name: {identify(content)[1]}")
+    return only_tensors(bare_state(content), path)
+
+
 def only_tensors(state: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
     """The same as a dict; a ValueError names an entry that is no tensor."""
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{path}: {key!r} is not a tensor but a {type(value).__name__}")
     return dict(state)
+
+
+def published_classifier(name: str) -> tuple[dict[str, Tensor], str]:
+    """The first weights that torchvision published of a classifier, downloaded once, and what they are called.
+
+    Raises:
+        OSError: they cannot be downloaded.
+    """
+    import torchvision  # it takes a second, which no other network shall wait for
+
+    weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]  # DEFAULT changes with torchvision
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {weights}"
+    except OSError as error:
+        raise OSError(f"{weights.url} cannot be downloaded ({error}): get the file by other means and give its path as "
+                      "`pretrained`") from None  # fmt: skip
+
+
+def fill_trunk(trunk: nn.Module, state: Mapping[str, Tensor], source: str | Path, what: str) -> None:
+    """Load a classifier's tensors into a trunk, or nothing; files may be older than the counters of batch norms.
+
+    Args:
+        trunk: changed in place.
+        state: tensors under the trunk's own names; others are left out.
+        source, what: the file and the trunk in the sentence.
+
+    Raises:
+        ValueError: a tensor is missing or has another shape.
+    """
+    wanted = trunk.state_dict()
+    bad = [key for key, value in wanted.items() if not key.endswith("num_batches_tracked") and
+           (key not in state or state[key].shape != value.shape)]  # fmt: skip
+    if bad:
+        raise ValueError(f"{source} does not fit {what}: {len(bad)} of its {len(wanted)} tensors are missing or have another shape, "
+                         f"the first is {bad[0]}")  # fmt: skip
+    trunk.load_state_dict({key: state.get(key, value) for key, value in wanted.items()})
 
 
 def _common_prefix(state: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from lib.models.grouping_loss import KINDS, grouping_loss
 from lib.models.hrnet import Basic, HRNet, check_counts, check_modules, pretrained_path
 from lib.models.hrnet_public import load_trunk
 from lib.models.images import ImageNetNormalise, check_images
+from lib.models.maps_loss import masked_squares
 from lib.skeleton import Skeleton
 
 
@@ -114,8 +115,7 @@ class HigherHRNet(nn.Module):
             heatmaps (N, K, H/4, W/4) and heatmaps_fine (N, K, H/2, W/2), about 0..1 and not clipped; tags (N, K, H/4, W/4),
             any numbers, and with `tags_at_half` also tags_fine (N, K, H/2, W/2); one channel where all keypoints share a map.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            check_images(images, self.input_multiple)
+        check_images(images, self.input_multiple)
         features = self.trunk(self.normalise(images))[0]
         heatmaps, tags = self.heatmaps(features), self.tags(features)
         fine = self.refine(self.enlarge(torch.cat([features, heatmaps, tags], dim=1)))
@@ -139,12 +139,7 @@ class HigherHRNet(nn.Module):
         """
         losses = {}
         for name, mask in (("heatmaps", "mask"), ("heatmaps_fine", "mask_fine")):
-            if maps[name].shape != targets[name].shape:
-                raise ValueError(f"{name}: the network's maps are {tuple(maps[name].shape)}, the targets "
-                                 f"{tuple(targets[name].shape)}; give the codec stride={self.stride} and this skeleton")  # fmt: skip
-            # squares of small numbers vanish in half precision
-            error = maps[name].float() - targets[name].float()
-            losses[name] = (targets[mask] * error.square()).mean()
+            losses[name] = masked_squares(name, maps[name], targets[name], targets[mask], self.stride)
         losses["push"], losses["pull"] = self._grouping(maps["tags"], targets["cells"])
         if self.tags_fine is not None:
             push, pull = self._grouping(maps["tags_fine"], targets["cells_fine"])

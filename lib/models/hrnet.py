@@ -74,8 +74,7 @@ class HRNetClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) float, RGB in 0..255, H and W multiples of 32 → logits (N, C)."""
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            check_images(images, self.input_multiple)
+        check_images(images, self.input_multiple)
         finest, *others = self.trunk(self.normalise(images))
         features = self.widen[0](finest)
         for widen, down, branch in zip(self.widen[1:], self.down, others):

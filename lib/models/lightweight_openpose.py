@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lib import ROOT
+from lib.models.foreign import fill_trunk
 from lib.models.images import check_images
 from lib.models.lightweight_openpose_public import read_mobilenet
+from lib.models.maps_loss import check_targets
 from lib.skeleton import Skeleton
 
 # MobileNet v1 up to its twelfth block: channels, stride and dilation of each. The stride of the seventh moved into the
@@ -102,8 +104,7 @@ class LightweightOpenPose(nn.Module):
 
     def stages(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Maps of every stage, the first guess first; images and maps as for `forward`."""
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            check_images(images, self.input_multiple)
+        check_images(images, self.input_multiple)
         features = self.cpm(self.model((images - 128) / 256))
         stages = [self.initial_stage(features)]
         for stage in self.refinement_stages:
@@ -123,9 +124,7 @@ class LightweightOpenPose(nn.Module):
         losses = {}
         for name, values in maps.items():
             target = targets[name.partition("_")[0]]
-            if values.shape != target.shape:
-                raise ValueError(f"{name}: the network's maps are {tuple(values.shape)}, the targets {tuple(target.shape)}; "
-                                 f"give the codec stride={self.stride}, background=True and this skeleton")  # fmt: skip
+            check_targets(name, values, target, "stride=8, background=True")
             # sums this large do not fit into half precision
             error = (values.float() - target.float()) * targets["mask"]
             losses[name] = error.square().sum() / 2 / len(values)
@@ -159,15 +158,9 @@ class LightweightOpenPose(nn.Module):
         Raises:
             ValueError: the file is of another kind or does not fit; nothing was changed then.
         """
-        state, wanted = read_mobilenet(path), self.model.state_dict(prefix="model.")
-        # counters of batch norms are younger than the file
-        bad = [key for key, value in wanted.items() if not key.endswith("num_batches_tracked") and
-               (key not in state or state[key].shape != value.shape)]  # fmt: skip
-        if bad:
-            raise ValueError(f"{path} does not fit the trunk with width={self.options['width']}: {len(bad)} of its "
-                             f"{len(wanted)} tensors are missing or have another shape, the first is {bad[0]}")  # fmt: skip
-        self.load_state_dict({key: state.get(key, value) for key, value in wanted.items()}, strict=False)
-        return tuple(key for key in wanted if key in state)
+        state = {key.removeprefix("model."): value for key, value in read_mobilenet(path).items()}
+        fill_trunk(self.model, state, path, f"the trunk with width={self.options['width']}")
+        return tuple(f"model.{key}" for key in self.model.state_dict() if key in state)
 
     def _stage_names(self) -> list[str]:
         return ["initial_stage", *(f"refinement_stages.{r}" for r in range(len(self.refinement_stages)))]

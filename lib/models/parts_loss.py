@@ -9,6 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, huber_loss, mse_loss
 
+from lib.models.maps_loss import check_targets
+
 
 def parts_loss(logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
     """Cross entropy of heatmaps, over all keypoints and the cells that count; 0 for an image without such a cell.
@@ -24,7 +26,7 @@ def parts_loss(logits: Tensor, targets: dict[str, Tensor]) -> Tensor:
         ValueError: shapes differ.
     """
     truth, mask = targets["heatmaps"], targets["mask"]
-    _check("heatmaps", logits, truth)
+    check_targets("heatmaps", logits, truth)
     # logarithms of small numbers vanish in half precision
     error = binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none") * mask
     return (error.sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * logits.shape[1]).clamp(min=1)).mean()
@@ -44,7 +46,7 @@ def masked_huber(predicted: Tensor, truth: Tensor, mask: Tensor, huber: bool = T
     Raises:
         ValueError: shapes differ.
     """
-    _check("vectors", predicted, truth)
+    check_targets("vectors", predicted, truth)
     image, vector, y, x = mask.nonzero(as_tuple=True)
     # few are known, and those alone are taken: what the others miss need not even be finite
     pairs = mask.shape[1], 2
@@ -52,9 +54,3 @@ def masked_huber(predicted: Tensor, truth: Tensor, mask: Tensor, huber: bool = T
     error = (huber_loss if huber else mse_loss)(found, wanted, reduction="none").mean(dim=1)
     count = mask.count_nonzero(dim=(1, 2, 3))
     return (error / count[image]).sum() / len(mask)
-
-
-def _check(what: str, maps: Tensor, truth: Tensor) -> None:
-    if maps.shape != truth.shape:
-        raise ValueError(f"{what}: the network's maps are {tuple(maps.shape)}, the targets {tuple(truth.shape)}; give the codec "
-                         "the network's stride and skeleton")  # fmt: skip

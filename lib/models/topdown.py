@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.images import ImageNetNormalise, check_images
+from lib.models.maps_loss import check_targets
 from lib.models.topdown_backbone import STRIDE, build_backbone, find_level
 from lib.skeleton import Skeleton
 
@@ -105,11 +106,7 @@ class TopDown(nn.Module):
         Returns:
             heatmaps (N, K, H/4, W/4), about 0..1 and not clipped.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            check_images(images, self.input_multiple)
-            if self.options["img_size"] not in (None, list(images.shape[2:])):
-                raise ValueError(f"the input is {tuple(images.shape[2:])} pixels, and {self.options['backbone']} was built for "
-                                 f"{tuple(self.options['img_size'])} only: make input_size and img_size equal")  # fmt: skip
+        check_images(images, self.input_multiple, self.options["img_size"])
         features = self.backbone(self.normalise(images.flip(1) if self.options["bgr"] else images))[0]
         if self._level.channels_last:
             features = features.permute(0, 3, 1, 2).contiguous()
@@ -129,9 +126,7 @@ class TopDown(nn.Module):
             heatmaps, a scalar.
         """
         answers, wanted = maps["heatmaps"], targets["heatmaps"]
-        if answers.shape != wanted.shape:
-            raise ValueError(f"heatmaps: the network's maps are {tuple(answers.shape)}, the targets {tuple(wanted.shape)}; give the "
-                             f"codec stride={self.stride} and this skeleton")  # fmt: skip
+        check_targets("heatmaps", answers, wanted, f"stride={self.stride}")
         # squares of small numbers vanish in half precision
         errors = (targets["mask"] * (answers.float() - wanted.float()).square()).mean(dim=(2, 3))
         errors = errors * targets["weights"] * self.joint_weights

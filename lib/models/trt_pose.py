@@ -12,11 +12,12 @@ from collections import OrderedDict
 from typing import ClassVar
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from lib import ROOT
-from lib.models.images import IMAGENET_MEAN, IMAGENET_STD, check_images
+from lib.models.foreign import fill_trunk, published_classifier, read_tensors
+from lib.models.images import ImageNetNormalise, check_images
+from lib.models.maps_loss import masked_squares
 from lib.skeleton import Skeleton
 
 # trunk → channels of its stride-32 features
@@ -63,10 +64,7 @@ class TrtPose(nn.Module):
         self.options = {"trunk": trunk, "attention": attention, "upsample_channels": upsample_channels,
                         "num_upsample": num_upsample, "num_flat": num_flat, "stages": stages, "pretrained": False}  # fmt: skip
         self.stride = 2 ** (stages + 1 - num_upsample)
-        # constants, not weights: they never stand in a checkpoint
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
+        self.normalise = ImageNetNormalise()
         self.trunk, width = build_trunk(trunk, stages)
         head = {"width": upsample_channels, "num_upsample": num_upsample, "num_flat": num_flat}
         self.heatmaps = Tower(width, skeleton.num_keypoints, gate=torch.sigmoid if attention else None, **head)
@@ -84,9 +82,8 @@ class TrtPose(nn.Module):
             heatmaps (N, K, H/stride, W/stride), about 0..1 and not clipped; pafs (N, 2L, H/stride, W/stride), where channel
             2k is the y and 2k+1 the x component of limb k.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            check_images(images, self.input_multiple)
-        features = self.trunk((images - self.mean) / self.std)
+        check_images(images, self.input_multiple)
+        features = self.trunk(self.normalise(images))
         return {"heatmaps": self.heatmaps(features), "pafs": self.pafs(features)}
 
     def loss(self, maps: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -98,15 +95,7 @@ class TrtPose(nn.Module):
             maps: what `forward` returned.
             targets: heatmaps (N, K, h, w), pafs (N, 2L, h, w) and mask (N, 1, h, w).
         """
-        losses = {}
-        for name in ("heatmaps", "pafs"):
-            if maps[name].shape != targets[name].shape:
-                raise ValueError(f"{name}: the network's maps are {tuple(maps[name].shape)}, the targets "
-                                 f"{tuple(targets[name].shape)}; give the codec stride={self.stride} and this skeleton")  # fmt: skip
-            # squares of small numbers vanish in half precision
-            error = maps[name].float() - targets[name].float()
-            losses[name] = (targets["mask"] * error.square()).mean()
-        return losses
+        return {name: masked_squares(name, maps[name], targets[name], targets["mask"], self.stride) for name in ("heatmaps", "pafs")}
 
 
 class Tower(nn.Module):
@@ -149,6 +138,8 @@ class Tower(nn.Module):
 
 def build_trunk(name: str, stages: int = 4) -> tuple[nn.Module, int]:
     """The classifier without its classifier, and the number of channels that leave it."""
+    import torchvision  # it takes a second, which no other network shall wait for
+
     net = getattr(torchvision.models, name)(weights=None)
     if name.startswith("densenet"):
         return net.features, TRUNKS[name]  # ends with a batch norm: the classifier's last ReLU is not part of it
@@ -177,18 +168,10 @@ def _check_options(skeleton: Skeleton, trunk: str, attention: bool, num_upsample
 def _load_imagenet(network: TrtPose, trunk: str, path: str | None) -> None:
     """Fill the trunk with an ImageNet classifier's weights, from torchvision's server or from a file of the same layout."""
     if path is None:
-        # the first published weights, as the original has them (DEFAULT changes with torchvision)
-        weights = torchvision.models.get_model_weights(trunk)["IMAGENET1K_V1"]
-        state, source = weights.get_state_dict(progress=True, check_hash=True), f"torchvision's {weights}"
+        state, source = published_classifier(trunk)
     else:
-        state, source = torch.load(ROOT / path, map_location="cpu", weights_only=True), path
+        state, source = read_tensors(ROOT / path), path
     prefix = _TRUNK_PREFIX[re.match("[a-z]+", trunk)[0]]
     # DenseNet files of 2017 write norm.1 for norm1
     state = {re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", k).removeprefix(prefix): v for k, v in state.items()}
-    wanted = network.trunk.state_dict()
-    bad = [k for k, v in wanted.items() if not k.endswith("num_batches_tracked") and
-           (k not in state or state[k].shape != v.shape)]  # fmt: skip
-    if bad:
-        raise ValueError(f"{source} does not fit the trunk {trunk}: {len(bad)} of its {len(wanted)} tensors are missing or "
-                         f"have another shape, the first is {bad[0]}")  # fmt: skip
-    network.trunk.load_state_dict({k: state.get(k, v) for k, v in wanted.items()})
+    fill_trunk(network.trunk, state, source, f"the trunk {trunk}")

@@ -133,7 +133,7 @@ def test_targets_of_another_codec_are_one_sentence():
     network = HigherHRNet(STICK, **TINY)
     maps = network(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match=r"heatmaps: the network's maps are .1, 4, 8, 8., the targets .1, 4, 4, 4."):
-        network.loss(maps, {"heatmaps": torch.zeros(1, 4, 4, 4)})
+        network.loss(maps, {"heatmaps": torch.zeros(1, 4, 4, 4), "mask": torch.ones(1, 1, 4, 4)})
 
 
 def test_wrong_options_are_one_sentence():

@@ -181,7 +181,7 @@ def test_pretrained_trunk(tmp_path):
 def test_pretrained_trunk_that_does_not_fit(tmp_path):
     state = original_state(0)
     torch.save(mobilenet_content(state), tmp_path / "mobilenet.pth.tar")
-    with pytest.raises(ValueError, match=r"mobilenet.pth.tar does not fit the trunk with width=0.5: .* first is model.0.0"):
+    with pytest.raises(ValueError, match=r"mobilenet.pth.tar does not fit the trunk with width=0.5: .* first is 0.0"):
         LightweightOpenPose(STICK, width=0.5, pretrained=str(tmp_path / "mobilenet.pth.tar"))
     torch.save(state, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="other.pth is not a MobileNet classifier: it is a checkpoint of Lightweight OpenPose"):

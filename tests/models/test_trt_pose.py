@@ -5,7 +5,8 @@ import torch
 import torchvision
 
 from lib.codecs.paf import PafCodec
-from lib.models.trt_pose import IMAGENET_MEAN, TRUNKS, TrtPose
+from lib.models.images import IMAGENET_MEAN
+from lib.models.trt_pose import TRUNKS, TrtPose
 from lib.skeleton import COCO17, COCO18_NECK, Skeleton
 from tests.models.network_contract import STICK, NetworkContract
 
@@ -107,7 +108,7 @@ def test_loss_says_when_targets_have_another_stride():
     network = TrtPose(STICK, **MINI)
     maps = {"heatmaps": torch.zeros(1, 4, 8, 8), "pafs": torch.zeros(1, 6, 8, 8)}
     with pytest.raises(ValueError, match=r"maps are \(1, 4, 8, 8\), the targets \(1, 4, 4, 4\).*stride=4"):
-        network.loss(maps, {"heatmaps": torch.zeros(1, 4, 4, 4), "pafs": torch.zeros(1, 6, 4, 4)})
+        network.loss(maps, {"heatmaps": torch.zeros(1, 4, 4, 4), "pafs": torch.zeros(1, 6, 4, 4), "mask": torch.ones(1, 1, 4, 4)})
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,8 @@ def test_pretrained_for_another_trunk(tmp_path):
     torch.save(torchvision.models.resnet34(weights=None).state_dict(), tmp_path / "imagenet.pth")
     with pytest.raises(ValueError, match=r"imagenet.pth does not fit the trunk resnet50.*missing"):
         TrtPose(STICK, "resnet50", upsample_channels=8, pretrained=str(tmp_path / "imagenet.pth"))
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list.pth holds no tensors by name: it holds a list"):
+        TrtPose(STICK, upsample_channels=8, pretrained=str(tmp_path / "list.pth"))
+    with pytest.raises(FileNotFoundError, match=r"gone.pth: there is no such checkpoint"):
+        TrtPose(STICK, upsample_channels=8, pretrained=str(tmp_path / "gone.pth"))
