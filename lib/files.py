@@ -29,6 +29,10 @@ def beside(path: str | Path) -> Iterator[Path]:
     try:
         yield writing
         os.replace(writing, path)
+    except OSError as error:
+        if error.errno and not error.filename:  # a full disk does not say for which file it has no room
+            error.filename = str(path)
+        raise
     finally:
         writing.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Nobody sees half a file, and no name from a data file leads out of its folder."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -24,6 +25,13 @@ def test_a_failure_leaves_the_old_file(tmp_path):
         writing.write_text("ne")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left on device: .*a.txt"), beside(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="^a sentence$"), beside(tmp_path / "a.txt"):
+        raise OSError("a sentence")
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
