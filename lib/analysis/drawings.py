@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COLOURS = {"good": "#CFD8DC", "jitter": "#F0E442", "inversion": "#56B4E9", "swap": "#CC79A7", "miss": "#D55E00",
            "score": "#0072B2", "false positive": "#E69F00", "missed person": "#222222"}  # fmt: skip
 STRICTNESS = (0, 5, 8)  # numbers of THRESHOLDS whose curves are drawn
+FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.38
 TILE = 320  # height of a picture on the sheet
 NO_PICTURE = 120  # side of the sheet if nothing is wrong
 
@@ -71,7 +72,7 @@ def pck_panel(analysis, axis: Axes) -> None:
         axis.plot(SIZES, analysis.pck[keypoint], linewidth=1.4, label=f"{name} at 0.05: {keypoint}", zorder=2.5)
     title = ", ".join(f"{key[4:]}: {value:.2f}" for key, value in pck_table(analysis.pck).items() if key != "AUC")
     axis.set(xlabel="distance, in longer sides of the box", ylabel="keypoints found", xlim=(0, SIZES[-1]), ylim=(0, 1),
-             title=f"PCK at {title}")  # fmt: skip
+             xticks=SIZES[::10], title=f"PCK at {title}")  # fmt: skip
     axis.legend(frameon=False, fontsize=8, loc="lower right")
 
 
@@ -85,8 +86,9 @@ def kinds_panel(analysis, axis: Axes) -> None:
     axis.set_yticks(np.arange(len(left)), analysis.skeleton.keypoints, fontsize=7)
     axis.invert_yaxis()
     axis.set(xlabel="% of the labelled keypoints", xlim=(0, max(10.0, min(100.0, 1.6 * (100 - shares[0]).max()))))
-    axis.set_title("errors of keypoints")
-    axis.legend(frameon=True, fontsize=7, loc="lower right")
+    axis.set_title("errors of keypoints", pad=16)
+    axis.legend(frameon=False, fontsize=7, ncols=len(KINDS), loc="lower center", bbox_to_anchor=(0.45, 0.97),
+                handlelength=1, columnspacing=1)  # fmt: skip
 
 
 def cost_panel(analysis, axis: Axes) -> None:
@@ -119,12 +121,15 @@ def groups_panel(analysis, axis: Axes) -> None:
 def worst_sheet(analysis, count: int) -> np.ndarray:
     """The pictures whose errors cost most: annotated on the left, predicted on the right with every error ringed."""
     worst = analysis.errors.worst(count)
-    tiles = [tile(read_image(inside(analysis.images, analysis.files[p.scene.image_id])), p, analysis.skeleton) for p in worst]
+    names = [analysis.files[p.scene.image_id] for p in worst]
+    tiles = [tile(read_image(inside(analysis.images, name)), p, analysis.skeleton, name) for p, name in zip(worst, names)]
     return grid(tiles, columns=2, gap=8) if tiles else np.full((NO_PICTURE, NO_PICTURE, 3), 255, np.uint8)
 
 
-def tile(image: np.ndarray, picture: Judged, skeleton) -> np.ndarray:
+def tile(image: np.ndarray, picture: Judged, skeleton, name: str) -> np.ndarray:
     """Annotated and predicted people side by side, (320 + caption, …, 3) RGB uint8, errors in the colours of `COLOURS`.
+
+    The name stands above on the right, where there is room for it.
 
     Rings are keypoints; boxes are people who were missed (on the left) and predictions without a partner (on the right).
     """
@@ -142,20 +147,29 @@ def tile(image: np.ndarray, picture: Judged, skeleton) -> np.ndarray:
         for x, y, s in found.keypoints[picture.kinds == number]:
             if s > 0:
                 cv2.circle(right, (round(float(x)), round(float(y))), 6, _rgb(kind), 2, cv2.LINE_AA)
-    return np.concatenate([_caption(picture, left.shape[1] * 2), np.concatenate([left, right], axis=1)])
+    return np.concatenate([_caption(picture, name, left.shape[1] * 2), np.concatenate([left, right], axis=1)])
 
 
-def _caption(picture: Judged, width: int) -> np.ndarray:
+def _caption(picture: Judged, name: str, width: int) -> np.ndarray:
     strip, at = np.full((20, width, 3), 255, np.uint8), 4
     counted = [(kind, int((picture.kinds == number).sum())) for number, kind in list(enumerate(KINDS))[1:]]
     counted += [("false positive", int(picture.false_positives.sum())), ("missed person", int(picture.missed.sum()))]
     for kind, number in counted:
         if number:
-            text = f"{number} {kind}"
             cv2.rectangle(strip, (at, 5), (at + 10, 15), _rgb(kind), -1)
-            cv2.putText(strip, text, (at + 14, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (40, 40, 40), 1, cv2.LINE_AA)
-            at += 26 + cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.38, 1)[0][0]
+            _write(strip, text := f"{number} {kind}", at + 14)
+            at += 26 + _width(text)
+    if at + _width(name) + 4 < width:
+        _write(strip, name, width - _width(name) - 4)
     return strip
+
+
+def _write(strip: np.ndarray, text: str, x: int) -> None:
+    cv2.putText(strip, text, (x, 14), *FONT, (40, 40, 40), 1, cv2.LINE_AA)
+
+
+def _width(text: str) -> int:
+    return cv2.getTextSize(text, *FONT, 1)[0][0]
 
 
 def _box(canvas: np.ndarray, box: np.ndarray, colour: tuple[int, ...]) -> None:
