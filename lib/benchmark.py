@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +31,7 @@ from lib.parity import open_predictor
 from lib.predict import Predictor
 from lib.predict.detecting import detector_named
 from lib.predict.stages import timed
+from lib.runtime.checks import versions
 
 STAGES = ("load", "detect", "preprocess", "network", "decode")
 PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "tensorrt", "numpy", "opencv-python-headless", "pose-workbook")
@@ -95,26 +95,29 @@ def benchmark(
     Raises:
         ValueError, OSError, RuntimeError: of `Predictor` and of the detector.
     """
-    with _threads(threads), tempfile.TemporaryDirectory() as scratch:
+    if not (people or pictures) or min(batch_sizes, default=0) < 1 or repeats < 1 or warmup < 0:
+        raise ValueError(f"a benchmark needs people or pictures, batches and repeats from 1 and a warmup from 0 on: got people {people}, "
+                         f"batch_sizes {batch_sizes}, repeats {repeats} and warmup {warmup}")  # fmt: skip
+    with threads_of_the_cpu(threads), tempfile.TemporaryDirectory() as scratch:
         facts = machine()
-        crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in ([] if pictures else people)}
-        if pictures:
-            crowds["own"] = None, image_files(pictures)
-        first = next(iter(crowds.values()))[0]
-        predictor = open_predictor(model, first, device, threads=threads, precision=precision, flip_test=flip_test)
+        predictor = open_predictor(model, None, device, threads=threads, precision=precision, flip_test=flip_test)
         if bool(detector) > predictor.per_person:
             raise ValueError(f"{model} finds all people of a picture by itself: leave the detector out")
         if predictor.per_person and pictures and not detector:
             raise ValueError(f"{model} reads one person at a time: say with --detector what finds people in your own pictures")
+        if pictures:
+            crowds = {"own": (None, image_files(pictures))}
+        else:
+            crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in people}
         rows = list(_rows(predictor, crowds, batch_sizes, detector or "truth", (warmup, repeats)))
     result = {"model": model.name, "sha256": file_sha256(model), "provider": predictor.provider, "device": device,
               "precision": predictor.metadata.get("export", {}).get("precision", precision),
               "input_size": list(predictor.input_size), "picture_size": None if pictures else list(size), "threads": threads,
               "flip_test": flip_test, "detector": predictor.detector.name if predictor.per_person else None, "warmup": warmup,
               "repeats": repeats, "machine": facts, "rows": rows}  # fmt: skip
+    print(table(result))
     if out:
         files.write(out, json.dumps(result, indent=2))
-    print(table(result))
     return result
 
 
@@ -176,11 +179,7 @@ def machine() -> dict[str, str | int]:
              "python": platform.python_version()}  # fmt: skip
     if torch.cuda.is_available():
         facts["gpu"] = torch.cuda.get_device_name()
-    for package in PACKAGES:
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    facts |= versions(PACKAGES)
     if hasattr(os, "getloadavg"):
         facts["load"] = round(os.getloadavg()[0], 1)  # above the number of cores: others were working, too
     return facts
@@ -203,6 +202,26 @@ def drawn_crowd(
     scene = Scene(size, people, people, (0.4, 0.6), crowd=0, truncation=0, objects=0)
     annotations, images = find_split(write_dataset(folder, num_train=1, num_val=pictures, scene=scene, workers=1), "val")
     return annotations, [images / image.file_name for image in read_coco(annotations).images]
+
+
+@contextmanager
+def threads_of_the_cpu(count: int | None) -> Iterator[None]:
+    """Torch and OpenCV on so many threads for a while; None changes nothing.
+
+    Raises:
+        ValueError: fewer than 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"threads is {count}; it must be at least 1")
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    if count:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def _rows(
@@ -245,19 +264,3 @@ def _processor() -> str:
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
         if info.is_file() else []  # fmt: skip
     return names[0] if names else platform.processor() or platform.machine()
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Torch and OpenCV on so many threads for a while."""
-    if count is not None and count < 1:
-        raise ValueError(f"threads is {count}; it must be at least 1")
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    if count:
-        torch.set_num_threads(count)
-        cv2.setNumThreads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])

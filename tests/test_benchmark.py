@@ -66,6 +66,12 @@ def test_nothing_to_measure_is_an_error(images, options):
         measure(Predictor(dot_model()), images, **options)
 
 
+@pytest.mark.parametrize("options", [{"people": ()}, {"batch_sizes": ()}, {"batch_sizes": (0,)}, {"repeats": 0}, {"warmup": -1}])
+def test_settings_that_measure_nothing_are_refused_before_anything_is_drawn(options, tmp_path):
+    with pytest.raises(ValueError, match="a benchmark needs people or pictures"):
+        benchmark(tmp_path / "never_opened.onnx", **options)
+
+
 def test_the_machine_is_described():
     facts = machine()
     assert facts["cpu"] and facts["cores"] >= 1 and facts["torch_threads"] == torch.get_num_threads()

@@ -1,6 +1,6 @@
 """Several models on the same pictures, by the same rules, in the same runtime: how good, how large, how fast.
 
-What is not the same stands in the table: the size of the input, how a model was trained, and whose boxes a top-down model gets.
+What is not the same stands in the table, as far as files say it: the size of the input, and whose boxes a top-down model gets.
 Speed is measured in rounds in which the models take turns, so that whatever else the machine does slows all of them alike.
 """
 
@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import torch
 from tqdm.auto import tqdm
 
 from lib import ROOT, files
 from lib.analysis import Analysis, analyse
-from lib.benchmark import drawn_crowd, machine, measure
+from lib.benchmark import drawn_crowd, machine, measure, threads_of_the_cpu
 from lib.checkpoints import file_sha256
 from lib.checkpoints.model import model_from_metadata
 from lib.codecs import CODECS
@@ -54,7 +53,6 @@ class Row:
     Attributes:
         name: the file's, without suffix. network: its class. input_size: (H, W).
         boxes: whose a top-down model got; "" for models that look at the whole picture.
-        trained: what the file says about it.
         provider: what ran the network.
         metrics: COCO's, in 0..1.
         errors: {kind: share of the keypoints of people who were found}, see `lib.metrics.errors`.
@@ -71,7 +69,6 @@ class Row:
     network: str
     input_size: tuple[int, int]
     boxes: str
-    trained: str
     provider: str
     metrics: dict[str, float]
     errors: dict[str, float]
@@ -165,7 +162,7 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
         raise ValueError(f"a comparison needs models, the runtime onnx or torch, and rounds, repeats and threads from 1 on: got "
                          f"{len(models)} models, {runtime!r}, {rounds}, {repeats} and {threads}")  # fmt: skip
     annotations, images = find_split(ROOT / data_dir, split)
-    with _threads(threads), tqdm(desc="compare", unit="step", delay=1) as bar:
+    with threads_of_the_cpu(threads), tqdm(desc="compare", unit="step", delay=1) as bar:
         opening = _Opening(runtime, threads, Path(ROOT / folder), ROOT / data_dir, split, annotations)
         entries = [entry for model in models for entry in opening.entries(ROOT / model, detector)]
         bar.total = len(entries) * (1 + memory + rounds * len(people))
@@ -295,11 +292,9 @@ def _source(path: Path) -> str | None:
 
 def _row(entry: _Entry, metrics: dict[str, float], analysis: Analysis) -> Row:
     predictor, errors = entry.predictor, analysis.errors
-    info, ap = predictor.metadata["info"], analysis.average_precision
-    trained = info.get("trained") or (f"epoch {info['epoch']}" if "epoch" in info else "")
-    gained = {fix: errors.alone[fix] - ap for fix in FIXES}
+    gained = {fix: errors.alone[fix] - analysis.average_precision for fix in FIXES}
     name, network = entry.path.stem, predictor.metadata["network"]["name"]
-    return Row(name, network, predictor.input_size, entry.boxes, trained, predictor.provider, metrics, errors.shares(), gained,
+    return Row(name, network, predictor.input_size, entry.boxes, predictor.provider, metrics, errors.shares(), gained,
                errors.people, *_size(predictor), entry.of_detector)  # fmt: skip
 
 
@@ -337,16 +332,6 @@ def _boxes_of(entry: _Entry, annotations: Path) -> Iterator[None]:
         yield
     finally:
         entry.predictor.detector = detector
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _counted(bar: tqdm, items: Iterable, what: str) -> Iterator:

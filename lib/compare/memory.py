@@ -46,6 +46,9 @@ def growth(paths: Sequence[str], threads: int) -> float:
 
     from lib.runtime import open_network
 
+    if not all(str(path).endswith(".onnx") for path in paths):
+        import timm  # noqa: F401 (some networks bring it along: that is not their size)
+        import torchvision  # noqa: F401
     torch.set_num_threads(threads)
     before = _resident()
     networks = [open_network(path, threads=threads) for path in paths]

@@ -42,7 +42,7 @@ def write_readme(readme: Path, table: str, picture: Path) -> None:
 
 def _heads(rows: Sequence) -> list[str]:
     people = " / ".join(map(str, rows[0].latency))
-    heads = ["model", "input", "trained", "AP", "AP50", f"keypoints {' / '.join(KINDS[1:])}, %", "missed, false people",
+    heads = ["model", "input", "AP", "AP50", f"keypoints {' / '.join(KINDS[1:])}, %", "missed, false people",
              "parameters", "multiply-adds", "memory"]  # fmt: skip
     return heads + [f"ms for {people} people", "of these: detect / network / decode"] * bool(people)
 
@@ -51,7 +51,7 @@ def _cells(row) -> list[str]:
     boxes = "" if not row.boxes else ", per person"
     extra = lambda number: f" + {number}".replace("nan", "?") if any(row.of_detector) else ""
     cells = [
-        row.title, "×".join(map(str, row.input_size)), row.trained or "–", f"{row.metrics['AP']:.3f}", f"{row.metrics['AP50']:.3f}",
+        row.title, "×".join(map(str, row.input_size)), f"{row.metrics['AP']:.3f}", f"{row.metrics['AP50']:.3f}",
         " / ".join(f"{100 * row.errors[kind]:.1f}" for kind in KINDS[1:]),
         f"{row.people['missed']} of {row.people['people']}, {row.people['false positives']}",
         f"{row.parameters / 1e6:.1f}{extra(f'{row.of_detector[0] / 1e6:.1f}')} M",

@@ -12,7 +12,6 @@ import platform
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lib import files
@@ -20,6 +19,7 @@ from lib.checkpoints import Model, file_sha256
 from lib.data.coco import find_split
 from lib.data.synthetic import write_dataset
 from lib.parity import ParityError, Report, Tolerance, check_parity
+from lib.runtime.checks import versions
 
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "tensorrt", "numpy", "pose-workbook")
 
@@ -74,15 +74,4 @@ def bless(
 def manifest_of(candidate: Path, path: Path, facts: dict, parity: dict) -> dict:
     """The content of `PATH.json`."""
     return {"file": path.name, "sha256": file_sha256(candidate), "bytes": candidate.stat().st_size, **facts,
-            "versions": versions(), "parity": parity}  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Of Python, and of the packages that write and run exported files, as far as they are here."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+            "versions": {"python": platform.python_version(), **versions(PACKAGES)}, "parity": parity}  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -28,6 +30,17 @@ def checked_metadata(text: str | None, path: Path) -> dict:
             f"{path} has the format {metadata.get('format')!r}, this version reads {FORMAT!r}; export it anew"
         )
     return metadata
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def checked_device(device: str) -> torch.device:
