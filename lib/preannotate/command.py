@@ -64,13 +64,12 @@ class Preannotated:
         lines = [f"{self.folder}: {self.pictures} pictures with {self.people} people, keypoints: {counts}"]
         lines += [f"{self.unsure} people left out: not one of their keypoints is sure enough"] * bool(self.unsure)
         lines += [f"left out: {fault}" for fault in self.faults.values()]
-        images, labels, crops = self.folder / IMAGES, self.folder / LABELS, self.folder / CROPS
-        lines += [f"in CVAT: a task of {images}, its label pasted from {self.folder / CVAT_LABELS} into Raw",
-                  f"    then Upload annotations, COCO Keypoints 1.0: {self.folder / ZIP}",
-                  f"here: Session({str(images)!r}, {str(labels)!r}, {str(labels)!r})"]  # fmt: skip
-        if crops.exists():
-            back = self.folder / WHOLE / LABELS
-            lines += [f"to the whole pictures, from CVAT's export or {labels}: python -m lib convert EXPORT {back} --crops {crops}"]
+        lines += [f"in CVAT: a task of the pictures in {IMAGES}/, its label pasted from {CVAT_LABELS} into Raw,",
+                  f"    then Upload annotations, COCO Keypoints 1.0: {ZIP}",
+                  "here: Session({!r}, {!r}, {!r})".format(*(str(self.folder / name) for name in (IMAGES, LABELS, LABELS)))]  # fmt: skip
+        if (self.folder / CROPS).exists():
+            lines += [f"then from CVAT's export, or from {LABELS}, to the whole pictures:",
+                      f"    python -m lib convert EXPORT {self.folder / WHOLE / LABELS} --crops {self.folder / CROPS}"]  # fmt: skip
         return "\n".join(lines)
 
 
