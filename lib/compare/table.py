@@ -41,10 +41,12 @@ def write_readme(readme: Path, table: str, picture: Path) -> None:
 
 
 def _heads(rows: Sequence) -> list[str]:
-    people = " / ".join(map(str, rows[0].latency))
+    latency = rows[0].latency
     heads = ["model", "input", "AP", "AP50", f"keypoints {' / '.join(KINDS[1:])}, %", "missed, false people",
              "parameters", "multiply-adds", "memory"]  # fmt: skip
-    return heads + [f"ms for {people} people", "of these: detect / network / decode"] * bool(people)
+    if latency:
+        heads += [f"ms for {' / '.join(map(str, latency))} people", f"of the ms for {max(latency)}: detect / network / decode"]
+    return heads
 
 
 def _cells(row) -> list[str]:
