@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from lib import files
 from lib.people import People
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
@@ -33,7 +34,7 @@ OUTLINE = (25, 25, 25)
 # Okabe and Ito's, and paler or darker sisters of them when there are more than seven people
 TRACKS = ((86, 180, 233), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (213, 94, 0), (0, 114, 178),
           (170, 215, 245), (130, 220, 190), (235, 190, 215), (150, 75, 20), (120, 90, 200))  # fmt: skip
-_SHIFT = 4  # OpenCV draws at 1/16 pixel; like ours, its integer coordinate is the pixel's centre
+SHIFT = 4  # OpenCV draws at 1/16 pixel; like ours, its integer coordinate is the pixel's centre
 
 
 def palette(skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +184,7 @@ def colour_wheel(size: int = 96) -> np.ndarray:
 
 def grid(images: Sequence[np.ndarray], columns: int = 4, gap: int = 4) -> np.ndarray:
     """Contact sheet: images row by row on white, each centred in a cell as large as the largest of them."""
-    images = [_copy_of(image) for image in images]
+    images = [copy_of(image) for image in images]
     if not images or columns < 1:
         raise ValueError(f"a grid needs at least one image and one column, got {len(images)} and {columns}")
     columns = min(columns, len(images))
@@ -280,10 +281,30 @@ def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
     return figure
 
 
+def encoded(suffix: str, image: np.ndarray, quality: int = 90) -> bytes:
+    """An RGB uint8 image as the bytes of a ".jpg" of this quality (1 to 100), or of a ".png", which loses nothing.
+
+    Raises:
+        ValueError: the image is too large or the suffix unknown.
+    """
+    try:
+        good, data = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        good = False
+    if not good:
+        raise ValueError(f"{image.shape[1]}×{image.shape[0]} pixels cannot be written as {suffix!r}")
+    return data.tobytes()
+
+
+def save_picture(path: str | Path, image: np.ndarray, quality: int = 90) -> Path:
+    """Write an RGB uint8 image whole or not at all, as its suffix says; makes the folder."""
+    return files.write(path, encoded(Path(path).suffix, image, quality))
+
+
 def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, skeleton: Skeleton, min_score: float,
                  width: int, colours: tuple[list, list]) -> None:  # fmt: skip
     found = keypoints[:, 2] > min_score
-    points = _fixed_point(keypoints)
+    points = fixed_point(keypoints)
     keypoint_colours, limb_colours = colours
     limbs = [(k, a, b) for k, (a, b) in enumerate(skeleton.limbs) if found[a] and found[b]]
     edge, thin = max(1, round(width * 0.35)), max(1, width // 2)
@@ -291,12 +312,12 @@ def _draw_person(canvas: np.ndarray, keypoints: np.ndarray, hollow: np.ndarray, 
         for k, a, b in limbs:
             thickness = (thin if hollow[a] or hollow[b] else width) + extra
             colour = OUTLINE if extra else limb_colours[k]
-            cv2.line(canvas, points[a], points[b], colour, thickness, cv2.LINE_AA, _SHIFT)
+            cv2.line(canvas, points[a], points[b], colour, thickness, cv2.LINE_AA, SHIFT)
     radius = width * 0.75 + 1
     for k in np.flatnonzero(found):
         discs = [(radius + edge, OUTLINE), (radius, keypoint_colours[k]), (radius * 0.55, OUTLINE)]
         for r, colour in discs if hollow[k] else discs[:2]:
-            cv2.circle(canvas, points[k], round(r * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(canvas, points[k], round(r * 2**SHIFT), colour, -1, cv2.LINE_AA, SHIFT)
 
 
 def _draw_label(canvas: np.ndarray, points: np.ndarray, track: int) -> None:
@@ -316,9 +337,9 @@ def _draw_label(canvas: np.ndarray, points: np.ndarray, track: int) -> None:
                 cv2.LINE_AA)  # fmt: skip
 
 
-def _fixed_point(points: np.ndarray) -> np.ndarray:
-    """(N, 2) int32 for OpenCV, whose coordinates are 32-bit integers: points far outside are pulled in."""
-    return np.rint(points[:, :2].clip(-1e5, 1e5) * 2**_SHIFT).astype(np.int32)
+def fixed_point(points: np.ndarray) -> np.ndarray:
+    """(N, 2) int32 in 1/16 pixel for OpenCV, whose coordinates are 32-bit integers: points far outside are pulled in."""
+    return np.rint(points[:, :2].clip(-1e5, 1e5) * 2**SHIFT).astype(np.int32)
 
 
 @lru_cache(maxsize=32)
@@ -354,7 +375,7 @@ def _track_palette(skeleton: Skeleton, track: int) -> tuple[list, list]:
 
 def _overlay(image: np.ndarray, colours: np.ndarray, strength: np.ndarray) -> np.ndarray:
     """Blend (h, w, 3) or (3,) colours over the greyed image by (h, w) strengths, both scaled up from cells to pixels."""
-    height, width = _copy_of(image).shape[:2]
+    height, width = copy_of(image).shape[:2]
     strength = strength.astype(np.float32)
     # scaling colour × strength instead of colour keeps the rims of neighbouring parts clean
     layers = (colours * strength[..., None], strength)
@@ -369,7 +390,8 @@ def _hues(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255
 
 
-def _copy_of(image: np.ndarray) -> np.ndarray:
+def copy_of(image: np.ndarray) -> np.ndarray:
+    """To draw on; ValueError unless it is (H, W, 3) uint8."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"an image is a NumPy array (H, W, 3), uint8, RGB; got {got}")
@@ -379,7 +401,7 @@ def _copy_of(image: np.ndarray) -> np.ndarray:
 def _canvas(image: np.ndarray, in_place: bool) -> np.ndarray:
     """The image itself, if it can be drawn on, or a copy."""
     if not in_place:
-        return _copy_of(image)
+        return copy_of(image)
     if not (isinstance(image, np.ndarray) and image.flags.writeable and image.flags.c_contiguous
             and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):  # fmt: skip
         raise ValueError("drawing in place needs a writeable NumPy array (H, W, 3), uint8, RGB, in C order; "

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from lib.draw import OUTLINE, track_colour
+from lib.draw import OUTLINE, SHIFT, copy_of, fixed_point, track_colour
 
 ATTRACTS, REPELS = (0, 120, 90), (213, 94, 0)
 STRONG = 6.0  # weights beyond are drawn no thicker; −6 is a probability of 0.998
 FEW = 30  # edges; more are drawn thinner
-_SHIFT, _FONT = 4, cv2.FONT_HERSHEY_SIMPLEX  # OpenCV draws at 1/16 pixel
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw_graph(
@@ -43,8 +43,8 @@ def draw_graph(
     """
     places, edges, weights = np.asarray(places, float).reshape(-1, 2), np.asarray(edges).reshape(-1, 2), np.asarray(weights)
     labels = None if labels is None else np.asarray(labels)
-    _check(image, places, edges, weights, labels, names)
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    _check(places, edges, weights, labels, names)
+    grey = cv2.cvtColor(copy_of(image), cv2.COLOR_RGB2GRAY)
     canvas = cv2.cvtColor(255 - ((255 - grey) * 0.4).astype(np.uint8), cv2.COLOR_GRAY2RGB)
     unit = max(1.0, np.sqrt(canvas.shape[0] * canvas.shape[1]) / 350)
     drawn = [e for e in np.argsort(np.abs(weights), kind="stable")
@@ -77,15 +77,15 @@ def _disc(canvas: np.ndarray, place: np.ndarray, label: int | None, unit: float)
     colour = (90, 90, 90) if label is None else track_colour(label + 1)
     rings = [(5.0, (130, 130, 130)), (3.4, (255, 255, 255))] if label == -1 else [(5.0, OUTLINE), (4.0, colour)]
     for radius, filling in rings:
-        cv2.circle(canvas, _fixed(place), round(radius * unit * 2**_SHIFT), filling, -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, fixed_point(place[None])[0], round(radius * unit * 2**SHIFT), filling, -1, cv2.LINE_AA, SHIFT)
 
 
 def _line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple, width: float, dash: float = 0.0) -> None:
     """From start to end, in dashes of about this length and as wide gaps; 0 for none."""
     pieces = max(1, round(np.linalg.norm(end - start) / dash)) // 2 * 2 + 1 if dash else 1
-    steps = start + np.linspace(0, 1, min(pieces, 999) + 1)[:, None] * (end - start)
+    steps = fixed_point(start + np.linspace(0, 1, min(pieces, 999) + 1)[:, None] * (end - start))
     for a, b in zip(steps[::2], steps[1::2]):
-        cv2.line(canvas, _fixed(a), _fixed(b), colour, max(1, round(width)), cv2.LINE_AA, _SHIFT)
+        cv2.line(canvas, a, b, colour, max(1, round(width)), cv2.LINE_AA, SHIFT)
 
 
 def _write(canvas: np.ndarray, text: str, place: np.ndarray, colour: tuple, unit: float) -> None:
@@ -104,16 +104,7 @@ def _paler(colour: tuple, share: float) -> tuple[int, int, int]:
     return tuple(round(c + share * (255 - c)) for c in colour)
 
 
-def _fixed(place: np.ndarray) -> tuple[int, int]:
-    """For OpenCV, whose coordinates are 32-bit integers: what lies far outside is pulled in."""
-    x, y = np.rint(np.clip(place, -1e5, 1e5) * 2**_SHIFT).astype(int)
-    return int(x), int(y)
-
-
-def _check(image, places, edges, weights, labels, names) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image is a NumPy array (H, W, 3), uint8, RGB; got {type(image).__name__} "
-                         f"{getattr(image, 'shape', '')}")  # fmt: skip
+def _check(places, edges, weights, labels, names) -> None:
     if weights.shape != (len(edges),) or (len(edges) and not 0 <= edges.min() <= edges.max() < len(places)):
         raise ValueError(f"a graph of {len(places)} places has edges (m, 2) between them and weights (m,), got edges "
                          f"{edges.shape} and weights {weights.shape}")  # fmt: skip

@@ -81,12 +81,7 @@ class PoseModule(Learner):
         self._results |= results_by_sample(decode(maps, self.codec), batch)
 
     def on_validation_epoch_end(self) -> None:
-        # by sample: the processes may have seen a few of them twice between them
-        results, self._results = self._results, {}
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, results)
-            results = {sample: found for part in parts for sample, found in part.items()}
+        results, self._results = self.of_all_processes(self._results), {}
         found = [row for sample in sorted(results) for row in results[sample]]
         for name, value in self.trainer.datamodule.scorer(found).items():
             self.log(name, value, prog_bar=name == self.best_by, rank_zero_only=False)

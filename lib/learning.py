@@ -167,6 +167,14 @@ class Learner(lightning.LightningModule, ABC):
             self.log(name, value.detach(), prog_bar=name == bar, on_step=False, on_epoch=True,
                      batch_size=len(batch["images"]), sync_dist=True)  # fmt: skip
 
+    def of_all_processes(self, found: dict) -> dict:
+        """What every process found, by sample: they may have seen a few of them twice between them."""
+        if self.trainer.world_size == 1:
+            return found
+        parts = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, found)
+        return {sample: value for part in parts for sample, value in part.items()}
+
     def _generator(self, batch_index: int, count: int) -> torch.Generator:
         """Of the colours of `count` pictures: every batch its own, also where several share one step of the optimiser."""
         number = self.current_epoch * self.trainer.num_training_batches + batch_index

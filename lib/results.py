@@ -18,13 +18,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-import cv2
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
 from lib import metric_curves
+from lib.draw import save_picture
 from lib.files import beside, write
 from lib.history import History, best_row
 from lib.learning import Learner
@@ -109,14 +108,3 @@ def some(samples, collate, count: int = EXAMPLES) -> dict:
     """A batch of `count` samples, evenly spread over a data set; always the same ones."""
     count = min(count, len(samples))
     return collate([samples[i * len(samples) // count] for i in range(count)])
-
-
-def save_picture(path: Path, sheet: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as a JPEG; makes the folder.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with beside(path) as writing:
-        if not cv2.imwrite(str(writing), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90]):
-            raise OSError(f"{path} cannot be written: is there room on the disk?")

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
@@ -29,7 +28,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lib import ROOT, distributed
 from lib.arguments import OneSentence
 from lib.classify import ClassifierModule, ImageNetData
-from lib.draw import draw_people, grid
+from lib.draw import draw_people, grid, save_picture
 from lib.experiments import NOTE, Experiment, flat
 from lib.files import write
 from lib.history import Curves, History
@@ -177,11 +176,8 @@ def check(arguments: list[str]) -> int:
     report = preflight(cli.model, cli.datamodule)
     print(report)
     if report.people:
-        picture = ROOT / cli.config.out_dir / "preflight.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
         sheet = grid([draw_people(i, p, cli.datamodule.skeleton) for i, p in zip(report.inputs, report.people)])
-        cv2.imwrite(str(picture), sheet[..., ::-1])
-        print(f"pictures: {picture}")
+        print(f"pictures: {save_picture(ROOT / cli.config.out_dir / 'preflight.png', sheet)}")
     return 0 if report.passed else 1
 
 

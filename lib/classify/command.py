@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 
-import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -20,7 +19,8 @@ from lib.classify.predictor import PictureClassifier
 from lib.data.augment import image_files, read_image
 from lib.data.dataset import worker_init
 from lib.data.imagenet import name_of
-from lib.predict.outputs import JPEG_QUALITY, GrowingFile
+from lib.draw import save_picture
+from lib.predict.outputs import GrowingFile
 
 LIST, RESULTS = "classes.csv", "results.json"
 
@@ -84,7 +84,7 @@ def classify(source: str | Path, model: str | Path, out: str | Path, *, classes:
                 right.append((truth == best.labels[0], truth in best.labels))
             if index < draw:
                 picture = draw_top(read_image(paths[index]), best, named)
-                _write_picture(out / f"{index:06d}_{paths[index].stem}.jpg", picture)
+                save_picture(out / f"{index:06d}_{paths[index].stem}.jpg", picture)
                 drawn += 1
     finally:
         if rows:
@@ -163,13 +163,6 @@ def _row(*cells: str) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
-
-
-def _write_picture(path: Path, picture: np.ndarray) -> None:
-    good, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not good:
-        raise OSError(f"{path}: {picture.shape[1]}×{picture.shape[0]} pixels cannot be written as JPEG")
-    files.write(path, data.tobytes())
 
 
 def _report(out: Path, source: Path, model: str | Path, count: int, faults: list[str], right: list[tuple[bool, bool]],

@@ -70,12 +70,7 @@ class ClassifierModule(Learner):
         self._hits |= zip(batch["indices"].tolist(), hits(logits, batch["labels"]).tolist(), strict=True)
 
     def on_validation_epoch_end(self) -> None:
-        # by picture: the processes may have seen a few pictures twice between them
-        found, self._hits = self._hits, {}
-        if self.trainer.world_size > 1:
-            parts = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(parts, found)
-            found = {index: hit for part in parts for index, hit in part.items()}
+        found, self._hits = self.of_all_processes(self._hits), {}
         for name, value in zip(("top1", "top5"), np.mean(list(found.values()), axis=0).tolist()):
             self.log(name, value, prog_bar=name == self.best_by, rank_zero_only=False)
 

@@ -28,6 +28,18 @@ _JPEG_SCAN, _JPEG_END, _PNG_END = b"\xff\xda", b"\xff\xd9", b"IEND"
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
+def check_random(geometry: object, *ranges: str) -> None:
+    """Raise ValueError unless these fields of a frozen dataclass are ranges above 0, and `flip` a probability."""
+    for name in ranges:
+        low, high = getattr(geometry, name)
+        object.__setattr__(geometry, name, (float(low), float(high)))
+        if not 0 < low <= high:
+            raise ValueError(f"{type(geometry).__name__}: {name} must be a range (low, high) with 0 < low ≤ high, got "
+                             f"{(low, high)}")  # fmt: skip
+    if not 0 <= geometry.flip <= 1:
+        raise ValueError(f"{type(geometry).__name__}: flip is a probability in 0..1, got {geometry.flip}")
+
+
 @dataclass(frozen=True)
 class Augment:
     """Random geometry, all uniform and relative to the picture fitted into the input (trt_pose's ranges by default).
@@ -62,12 +74,7 @@ class Augment:
     def __post_init__(self):
         if self.window not in (None, "short", "long"):
             raise ValueError(f"Augment: window is short, long or nothing, got {self.window!r}")
-        low, high = self.scale
-        object.__setattr__(self, "scale", (float(low), float(high)))
-        if not 0 < low <= high:
-            raise ValueError(f"Augment: scale must be a range (low, high) with 0 < low ≤ high, got {self.scale}")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"Augment: flip is a probability in 0..1, got {self.flip}")
+        check_random(self, "scale")
 
     def sample(
         self,
@@ -140,7 +147,7 @@ def in_picture(affine: np.ndarray, picture: tuple[int, int], cells: tuple[int, i
 def warp(image: np.ndarray, affine: np.ndarray, input_size: tuple[int, int], background: int = 0) -> np.ndarray:
     """Resample an image (H, W, 3) uint8 once, bilinearly, to (*input_size, 3); outside it is grey of the value `background`.
 
-    To shrink far without aliasing read the image with `read_image(path, reduction_for(affine))` and pass
+    To shrink far without aliasing read the image with `read_reduced(path, reduction_for(affine))` and pass
     `reduced_affine(affine, reduction)`.
     """
     # OpenCV resamples four channels faster than three, by more than the detour costs
@@ -165,20 +172,19 @@ def image_files(folder: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: [int(t) if t.isdecimal() else t for t in re.split(r"(\d+)", p.as_posix())])
 
 
-def read_image(path: str | Path, max_reduction: int = 1) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Read a picture as (H, W, 3) uint8 RGB.
 
     An EXIF rotation is ignored, as in COCO: annotations are in the stored pixels.
 
     Args:
         path: any format of OpenCV.
-        max_reduction: 1, 2, 4 or 8, see `read_reduced`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not a picture, or cut off (an interrupted download or copy).
     """
-    return read_reduced(path, max_reduction)[0]
+    return read_reduced(path, 1)[0]
 
 
 def read_reduced(path: str | Path, max_reduction: int) -> tuple[np.ndarray, int]:

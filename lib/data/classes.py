@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
 from lib.data.canvas import Canvas
 from lib.data.scenery import KINDS, background, thing
 from lib.data.synthetic import FIGURES, JPEG_QUALITY, Scene, is_complete, made_beside, render, sensed
+from lib.draw import encoded
 
 FORMAT = 1  # goes up whenever the same settings give other pictures
 SCENE = Scene(height=(0.65, 0.98), truncation=0.0, crowd=0.0)
@@ -121,11 +121,7 @@ def _write_split(folder: Path, count: int, seed: int, first: int) -> None:
     with tqdm(total=count * len(WNIDS), desc=f"{folder.parent.name.split('.')[1]}/{folder.name}", unit="img") as bar:
         for names, sheet in sheets:
             for name, number, picture in _cut(names, sheet, count, seed, first):
-                path = folder / WNIDS[name] / f"{number:04d}.jpg"
-                ok, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-                if not ok:
-                    raise OSError(f"{path}: OpenCV could not encode the picture")
-                path.write_bytes(data)
+                (folder / WNIDS[name] / f"{number:04d}.jpg").write_bytes(encoded(".jpg", picture, JPEG_QUALITY))
                 bar.update()
 
 

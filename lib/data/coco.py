@@ -282,8 +282,9 @@ def insert_neck_file(source: str | Path, target: str | Path, category: str = "pe
             old["keypoints"] = new.keypoints
     for old, new in zip(content["categories"], coco.categories, strict=True):
         old.update(_as_dict(new))
-    figures = sum(bool(a.keypoints) for a in coco.annotations if a.category_id == category_named(coco, category).id)
-    print(f"{target}: {figures:,} figures of {category!r} with a neck")
+    changed = category_named(coco, category).id
+    figures = sum(bool(a.keypoints) and a.keypoints[-1] > 0 for a in coco.annotations if a.category_id == changed)
+    print(f"{target}: {figures:,} figures of {category!r} have a labelled neck")
     return files.write(target, msgspec.json.encode(content))
 
 

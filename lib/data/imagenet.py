@@ -22,7 +22,7 @@ import yaml
 from PIL import Image
 from torch.utils.data import Dataset
 
-from lib.data.augment import IMAGE_SUFFIXES, read_image, read_reduced, reduced_affine, reduction_for
+from lib.data.augment import IMAGE_SUFFIXES, check_random, read_image, read_reduced, reduced_affine, reduction_for
 
 INDEX_FILES = ("imagenet_class_index.json", "wordnet_labels.yaml")
 _WNID = re.compile(r"n\d{8} ")
@@ -44,15 +44,9 @@ class RandomCrop:
     flip: float = 0.5
 
     def __post_init__(self):
-        for what, most in (("area", 1), ("ratio", math.inf)):
-            low, high = getattr(self, what)
-            object.__setattr__(self, what, (float(low), float(high)))
-            if not 0 < low <= high <= most:
-                upper = "" if most == math.inf else f" ≤ {most}"
-                raise ValueError(f"RandomCrop: {what} must be a range (low, high) with 0 < low ≤ high{upper}, "
-                                 f"got {(low, high)}")  # fmt: skip
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"RandomCrop: flip is a probability in 0..1, got {self.flip}")
+        check_random(self, "area", "ratio")
+        if self.area[1] > 1:
+            raise ValueError(f"RandomCrop: area is a part of the picture, at most 1, got {self.area}")
 
     def sample(self, rng: np.random.Generator, image_size: tuple[int, int], input_size: tuple[int, int]) -> np.ndarray:
         """Draw the affine (2, 3), original → input; both sizes are (H, W).

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.data.augment import check_random
 from lib.data.coco import CocoFile
 from lib.data.dataset import KeypointSamples
 from lib.data.index import LabelIndex
@@ -40,12 +41,7 @@ class CropAugment:
     person_height: float = 0.6
 
     def __post_init__(self):
-        low, high = self.scale
-        object.__setattr__(self, "scale", (float(low), float(high)))
-        if not 0 < low <= high:
-            raise ValueError(f"CropAugment: scale must be a range (low, high) with 0 < low ≤ high, got {self.scale}")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"CropAugment: flip is a probability in 0..1, got {self.flip}")
+        check_random(self, "scale")
         if self.person_height <= 0:
             raise ValueError(f"CropAugment: person_height is a fraction of the crop above 0, got {self.person_height}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.data.augment import in_picture
+from lib.data.augment import check_random, in_picture
 from lib.data.coco import CocoFile
 from lib.data.dataset import KeypointSamples
 from lib.data.index import LabelIndex
@@ -38,12 +38,7 @@ class ScaleJitter:
     min_side: int = 100
 
     def __post_init__(self):
-        low, high = self.jitter
-        object.__setattr__(self, "jitter", (float(low), float(high)))
-        if not 0 < low <= high:
-            raise ValueError(f"ScaleJitter: jitter must be a range (low, high) with 0 < low ≤ high, got {self.jitter}")
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"ScaleJitter: flip is a probability in 0..1, got {self.flip}")
+        check_random(self, "jitter")
         for name in ("global_scale", "max_input_size"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"ScaleJitter: {name} must be above 0, got {getattr(self, name)}")

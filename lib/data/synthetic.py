@@ -30,6 +30,7 @@ from lib.data.mpii import RECTS, REFERENCE, head_size
 from lib.data.person import mpii_person, person
 from lib.data.scenery import background
 from lib.data.stage import CROWD, Placed, Scene, compose, paint_crowd
+from lib.draw import encoded
 from lib.skeleton import COCO17, MPII16, Skeleton
 
 # name → (skeleton, function that draws a random figure); MPII's people are the same as COCO's, annotated otherwise
@@ -198,10 +199,7 @@ def _mapped(job, count: int, workers: int) -> Iterator[dict]:
 
 def _write_one(folder: Path, scene: Scene, seed: int, first: int, figure: str, i: int) -> Labels:
     image, labels = render(scene, seed, first + i, figure)
-    ok, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not ok:
-        raise OSError(f"{folder / f'{i:06d}.jpg'}: OpenCV could not encode the picture")
-    (folder / f"{i:06d}.jpg").write_bytes(data)
+    (folder / f"{i:06d}.jpg").write_bytes(encoded(".jpg", image, JPEG_QUALITY))
     labels.ids = None
     return labels
 

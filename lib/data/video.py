@@ -20,6 +20,7 @@ from av.stream import Disposition
 from tqdm.auto import tqdm
 
 from lib import files
+from lib.draw import encoded
 
 SHARPNESS_WIDTH = 512  # pixels: sharpness is measured at about the size which a network sees
 SIGNS = {"first": 0, "sharpest": 1, "blurriest": -1}
@@ -219,11 +220,11 @@ def write_picture(path: str | Path, image: np.ndarray, quality: int = 95) -> boo
         FileExistsError: there is another file of that name.
     """
     path = Path(path)
-    _, data = cv2.imencode(path.suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    data = encoded(path.suffix, image, quality)
     if not path.exists():
-        files.write(path, data.tobytes())
+        files.write(path, data)
         return True
-    if path.read_bytes() != data.tobytes():
+    if path.read_bytes() != data:
         raise FileExistsError(f"{path} exists with other content: choose another out_dir, or remove the file")
     return False
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
@@ -29,6 +28,7 @@ from lib.data.coco import (
 )
 from lib.data.deepercut_crops import HEAD, Crop, Sample, crops_to_coco, cut, plan_crops, write_dataset_mat
 from lib.data.mpii import MpiiImage, MpiiPerson
+from lib.draw import save_picture
 from lib.prepare.steps import Steps, require_space
 from lib.skeleton import BUILT_IN, MPII14, MPII16, Skeleton
 
@@ -141,8 +141,7 @@ def cut_crops(
                 raise ValueError(f"{path} has {image.shape[1]}×{image.shape[0]} pixels, its annotations say "
                                  f"{sizes[name][1]}×{sizes[name][0]}: get the two from the same place")  # fmt: skip
             for crop in todo:
-                _, png = cv2.imencode(".png", cv2.cvtColor(cut(image, crop), cv2.COLOR_RGB2BGR))
-                files.write(target / crop.name, png.tobytes())
+                save_picture(target / crop.name, cut(image, crop))
 
     # a photograph's PNG takes about two bytes for a pixel
     require_space(target, sum(2 * c.size[0] * c.size[1] for c in missing(planned)))

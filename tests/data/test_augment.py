@@ -181,7 +181,7 @@ def test_reads_rgb_in_stored_orientation(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     image[:, :, 2] = 255  # red for OpenCV
     cv2.imwrite(str(tmp_path / "a.png"), image)
-    assert read_image(tmp_path / "a.png", max_reduction=2).shape == (20, 30, 3)  # PNG: whole
+    assert read_reduced(tmp_path / "a.png", 2)[0].shape == (20, 30, 3)  # PNG: whole
     assert read_image(tmp_path / "a.png")[5, 5].tolist() == [255, 0, 0]
     jpeg = cv2.imencode(".jpg", image)[1].tobytes()
     turned = bytes.fromhex("ffe1002245786966000049492a0008000000010012010300010000000600000000000000")

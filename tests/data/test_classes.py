@@ -51,8 +51,8 @@ def test_done_already_is_left_as_it_is_and_something_else_refused(written, tmp_p
 
 
 def test_nothing_is_left_when_it_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr("lib.data.classes.cv2.imencode", lambda *_: (False, None))
-    with pytest.raises(OSError, match="could not encode"):
+    monkeypatch.setattr("lib.draw.cv2.imencode", lambda *_: (False, None))
+    with pytest.raises(ValueError, match="cannot be written as"):
         write_classes(tmp_path / "set", train_per_class=1, val_per_class=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -203,7 +203,7 @@ def test_what_is_no_picture_is_passed_over(folder):
 
 
 def test_wrong_settings_are_refused(folder):
-    with pytest.raises(ValueError, match="area must be a range"):
+    with pytest.raises(ValueError, match="area (must be a range|is a part of the picture)"):
         RandomCrop(area=(0.5, 1.5))
     with pytest.raises(ValueError, match="ratio must be a range"):
         RandomCrop(ratio=(2, 1))

@@ -267,7 +267,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
     def broken(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lib.data.synthetic.cv2.imencode", broken)
+    monkeypatch.setattr("lib.draw.cv2.imencode", broken)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "set", 2, 1, SMALL, workers=1)
     assert not list(tmp_path.iterdir())
