@@ -30,10 +30,11 @@ test: data
 	$(PYTHON) -m pytest tests build/proofs -n $(JOBS) --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
-# the whole repository is in sight: results lie in runs/, and the notebooks speak of lib/ and data/
+# the whole repository is in sight: results lie in runs/, and the notebooks speak of lib/ and data/;
+# docs/jupyterlab keeps it from asking whether it may fetch news
+lab: export JUPYTER_CONFIG_PATH := $(CURDIR)/docs/jupyterlab$(addprefix :,$(JUPYTER_CONFIG_PATH))
 lab: $(STAMP)
-	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) --ServerApp.root_dir='$(CURDIR)' --LabApp.news_url=None \
-	    --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(NOTEBOOKS)/00_start_here.ipynb
+	$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(ROOTFUL) --ServerApp.root_dir='$(CURDIR)' $(NOTEBOOKS)/00_start_here.ipynb
 
 # the notebooks without the solutions of their exercises, for those who are to find them
 student: $(STAMP)

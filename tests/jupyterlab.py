@@ -23,6 +23,8 @@ from urllib.error import URLError
 
 import pytest
 
+from lib import ROOT
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -59,14 +61,11 @@ def _server() -> tuple[str, str]:
     # settings and workspaces of whoever runs the tests stay out of the way, and stay as they are
     folders = {name: str(own / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR",
                                                           "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR")}  # fmt: skip
-    settings = own / "jupyterlab_settings_dir/@jupyterlab/apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')  # no question over the page
+    folders["JUPYTER_CONFIG_PATH"] = str(ROOT / "docs/jupyterlab")  # as `make lab` does
     command = [
         sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", "--ServerApp.root_dir=/",
         "--ContentsManager.allow_hidden=True",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]  # fmt: skip
     with (own / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=os.environ | folders, stdout=log, stderr=log, start_new_session=True)

@@ -30,6 +30,7 @@ def test_all_cells_run_and_show_pictures(notebook):
         pictures.first.scroll_into_view_if_needed()
         page.wait_for_timeout(500)
         widths = pictures.evaluate_all("images => images.map(image => image.naturalWidth)")
+        assert not page.get_by_text("Jupyter news").count(), "a question stands over the page"
     executed = nbformat.read(notebook, as_version=4)
     code = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
     errors = [output for cell in code for output in cell.outputs if output.output_type == "error"]
