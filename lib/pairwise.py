@@ -87,12 +87,18 @@ def fit(model: Path, *, out: Path | None = None, recipe: str | None = None, data
         seed: of all that is random; the same seed gives the same file.
 
     Raises:
-        ValueError: the model has no pairwise maps or other keypoints than the pictures, or no pair has enough samples.
+        ValueError: the model has no pairwise maps or other keypoints than the pictures, a number is out of its range, or no pair
+            has enough samples.
     """
     given = [source for source in (recipe, data_dir, published) if source is not None]
     if len(given) != 1:
         raise ValueError("name exactly one of --recipe RECIPE, --data_dir FOLDER (training pictures to learn from) and "
                          f"--published FOLDER (.mat files), got {len(given)}")  # fmt: skip
+    if min(pictures, per_picture, least) < 1 or not penalty_c > 0:
+        raise ValueError(f"pictures, per_picture and least are 1 or more and penalty_c is above 0, got {pictures}, {per_picture}, "
+                         f"{least} and {penalty_c:g}")  # fmt: skip
+    if out is not None and Path(out).suffix != ".safetensors":
+        raise ValueError(f"{out}: what is written is a checkpoint, its name ends in .safetensors")
     loaded = load_model(model)
     _check_pairs(loaded, model)
     if published is not None:

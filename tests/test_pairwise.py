@@ -178,6 +178,9 @@ def test_pairs_with_few_samples_are_named():
     (["--data_dir", "nowhere", "--published", "there"], "name exactly one of"),
     (["--data_dir", "nowhere"], "no 'train' split"),
     (["--published", "nowhere"], "there are no spatial_model_cidx"),
+    (["--data_dir", "nowhere", "--pictures", "-5"], "1 or more and penalty_c is above 0, got -5, 20, 50 and 1"),
+    (["--data_dir", "nowhere", "--penalty_c", "0"], "penalty_c is above 0, got 500, 20, 50 and 0"),
+    (["--data_dir", "nowhere", "--out", "model.onnx"], "model.onnx: what is written is a checkpoint"),
 ])  # fmt: skip
 def test_wrong_arguments_are_one_sentence(poles, capsys, wrong, sentence):
     assert main(["pairwise-fit", str(poles[1]), *wrong]) == 1
