@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 IN_TEXT = 3
 COLOURS = {"severe": "#D55E00", "warning": "#E69F00", "note": "#0072B2"}
-STYLE = """<style>table.doctor tr td, table.doctor tr th {text-align: left; vertical-align: top; padding: .3em .8em}
-table.doctor tr td:nth-child(2) {text-align: right} .doctor code {font-size: 90%} .doctor small {opacity: .75}
+# JupyterLab sets the cells of tables to the right, more specifically than one can without !important
+STYLE = """<style>table.doctor tr td, table.doctor tr th {text-align: left !important; vertical-align: top; padding: .3em .8em}
+table.doctor tr td:nth-child(2) {text-align: right !important} .doctor code {font-size: 90%} .doctor small {opacity: .75}
 .doctor b.s {color: white; border-radius: .3em; padding: .05em .5em; white-space: nowrap}</style>"""
 
 
