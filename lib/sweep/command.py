@@ -156,7 +156,8 @@ class _Progress:
         if records:
             write_tables(self.folder, records)
         if report:
-            write_report(self.folder, self.manifest, f"Sweep {self.folder.name}", as_html(records) if records else "")
+            heading = f"Sweep {self.folder.name} of {self.runs[0].chapter.title}"
+            write_report(self.folder, self.manifest, heading, as_html(records) if records else "")
             self._reported = time.monotonic()
 
     def _kept(self, run: Run) -> dict | None:

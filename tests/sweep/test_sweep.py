@@ -188,7 +188,7 @@ def test_the_command_with_real_notebooks(tmp_path, capsys):
     assert good["AP"] == 0.4 and good["cwd"] == str(tmp_path / "grid" / good["run"]) and good["profile"] == "smoke"
     assert good["seed"] == 0 and good["seconds"] > 0
     report = (tmp_path / "grid/index.html").read_text()
-    assert "Sweep grid" in report and f"href='{good['run']}/tiny.html'" in report and "the kernel died" in report
+    assert "Sweep grid of tiny" in report and f"href='{good['run']}/tiny.html'" in report and "the kernel died" in report
     assert (tmp_path / "grid" / good["run"] / "tiny.html").exists() and bad["status"] == "failed"
     assert (tmp_path / "grid/results.csv").read_text().startswith("run,profile,rate,fail,AP,cwd,seed,seconds,status\n")
 
