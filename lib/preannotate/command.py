@@ -134,9 +134,6 @@ def preannotate(source: str | Path, pose: str | Path, out: str | Path, *, detect
 
 def _run(work: Work, source: Source, names: Mapping[str, Path], step: int, batch_size: int) -> None:
     """Work through all pictures, or every `step`-th frame."""
-    finder = work.predictor.detector
-    if finder is not None and finder.licence:
-        print(f"weights of the detector {finder.name}: {finder.licence}", file=sys.stderr)
     if names:
         work.run(read_pictures(names, work.journal), len(names), batch_size)
     else:

@@ -14,7 +14,7 @@ import jsonargparse
 import numpy as np
 from tqdm.auto import tqdm
 
-from lib.detect import THRESHOLD, Detector
+from lib.detect import THRESHOLD
 from lib.predict.detecting import detector_named
 from lib.predict.outputs import Results
 from lib.predict.painting import Painter
@@ -98,7 +98,7 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     predictor = Predictor(
         model, device, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
         codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
-        detector=detector and _detector(detector, device, detector_threshold),
+        detector=detector and detector_named(detector, device, threshold=detector_threshold),
     )  # fmt: skip
     if predictor.mirror_is_new:
         print(f"{model} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
@@ -115,14 +115,6 @@ def _check(start: int, stop: int | None, input_size: Sequence[int] | None) -> No
         raise ValueError(f"frames {start} … {stop} are none: start counts from 0 and stop comes behind it")
     if input_size is not None and len(input_size) > 2:
         raise ValueError(f"input_size is height and width, or one number for both, got {' '.join(map(str, input_size))}")
-
-
-def _detector(spec: str, device: str, threshold: float) -> Detector:
-    """Weights may come with a licence, which whoever uses them is told."""
-    detector = detector_named(spec, device, threshold=threshold)
-    if detector.licence:
-        print(f"detector {detector.name}: licence {detector.licence}", file=sys.stderr)
-    return detector
 
 
 def _write_all(

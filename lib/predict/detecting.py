@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import msgspec
@@ -88,14 +89,13 @@ class FoundBoxes(TruthBoxes):
                 boxes[row.image_id].append([*row.bbox, row.score])
         if rows and not any(boxes.values()):
             raise ValueError(f"{results}: none of its {len(rows)} boxes is of category {people} in a picture of {annotations}")
-        for image in coco.images:
-            found = np.array(boxes[image.id], np.float32).reshape(-1, 5)
-            self._boxes[image.file_name] = found[np.argsort(-found[:, 4], kind="stable")]
+        for image_id, found in boxes.items():
+            self._boxes[image_id] = np.array(sorted(found, key=lambda box: -box[4]), np.float32).reshape(-1, 5)
 
 
 def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = THRESHOLD,
                    annotations: str | Path | None = None) -> Detector:  # fmt: skip
-    """Open a detector by what a command line calls it.
+    """Open a detector by what a command line calls it. The licence of its weights is printed, where it is known.
 
     Args:
         spec: what `lib.detect.open_detector` takes, the file of a model of this workbook that finds several people, the .json of
@@ -121,6 +121,8 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
         detector = FoundBoxes(path, annotations)
     else:
         detector = open_detector(spec, device, threshold=threshold, annotations=annotations)
+    if detector.licence:
+        print(f"weights of the detector {detector.name}: licence {detector.licence}", file=sys.stderr)
     detector.spec = str(path.resolve()) if path.is_file() else str(spec)  # for who wants to do the same again
     return detector
 

@@ -42,6 +42,8 @@ def test_annotated_boxes_by_file_name(tmp_path):
         detector(BLANK, tmp_path / "c.jpg")
     with pytest.raises(ValueError, match="file name"):
         detector(BLANK)
+    with pytest.raises(ValueError, match=r"a\.jpg is 40×60 pixels here, .*labels.json says 60×40: .* EXIF"):
+        detector(BLANK.swapaxes(0, 1), tmp_path / "images" / "a.jpg")
 
 
 def test_annotated_people_without_a_box_and_crowds(tmp_path):

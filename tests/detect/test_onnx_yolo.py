@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto
 
 from lib.detect import OnnxYolo, open_detector
+from lib.predict.detecting import detector_named
 from tests.detect.yolo_files import PEOPLE, PICTURE, SCORES, SIZE, anchors, columns, final, kept, write, yolox
 
 NAMES = "{0: 'dog', 1: 'cat', 2: 'person'}"
@@ -56,11 +57,13 @@ def test_the_picture_as_each_wants_it(name, tmp_path):
     assert (shining < 0 or near(shining)) and near(SCORES[0]) == (shining == SCORES[0])
 
 
-def test_licence_and_free_size(tmp_path):
+def test_licence_and_free_size(tmp_path, capsys):
     wide = np.zeros((1, 5, 8 * 16 + 4 * 8 + 2 * 4), np.float32)  # of 64×128
     metadata = {"license": "AGPL-3.0", "imgsz": "[64, 128]", "names": "{0: 'hand'}"}
     detector = OnnxYolo(write(tmp_path / "free.onnx", {"output0": wide}, free=True, metadata=metadata))
     assert (detector.licence, detector.size, detector.kind) == ("AGPL-3.0", (64, 128), "YOLOv8")
+    assert detector_named(detector.path).name == detector.name
+    assert f"weights of the detector {detector.name}: licence AGPL-3.0" in capsys.readouterr().err
     assert detector(np.zeros((10, 10, 3), np.uint8)).shape == (0, 5)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lib.checkpoints import save_model
 from lib.codecs.heatmap import HeatmapCodec
-from lib.data.augment import warp
+from lib.data.augment import read_image, warp
 from lib.data.boxes import box_affine
 from lib.detect import TruthBoxes, WholeImage
 from lib.evaluate import evaluate
@@ -183,7 +183,7 @@ def test_boxes_that_another_program_found(tmp_path):
     (tmp_path / "found.json").write_text(json.dumps(rows))
     detector = detector_named(tmp_path / "found.json", annotations=poles / "poles.json")
     for i in range(4):
-        boxes = detector(None, poles / f"images/{i}.png")
+        boxes = detector(read_image(poles / f"images/{i}.png"), poles / f"images/{i}.png")
         expected = sorted(([*a["bbox"], 0.1 + 0.01 * a["id"]] for a in truth if a["image_id"] == i), key=lambda b: -b[4])
         assert np.allclose(boxes, expected)
     report = evaluate(Predictor(pole_model(), detector=detector), poles / "poles.json", poles / "images")
