@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import NoReturn
+from dataclasses import fields, is_dataclass
+from typing import NoReturn, get_args
 
 import jsonargparse
 
@@ -19,8 +20,14 @@ class OneSentence:
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         option = re.search(r"[Uu]nrecognized arguments: --?([\w.]+)", message)
         member = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+        known = [action.dest for action in self._actions]
+        # of an option that may also be null, such as data.boxes: its own options are none of the parser's
+        if inner := re.search(r"Parser key \"([\w.]+)\":.*?Option '(\w+)' is not accepted", message, re.DOTALL):
+            kinds = get_args(next((action._typehint for action in self._actions if action.dest == inner[1]), None))
+            known = [f"{inner[1]}.{field.name}" for kind in kinds if is_dataclass(kind) for field in fields(kind)]
+            message, member = f"{inner[1]} has no option {inner[2]!r}", inner
         key = option[1] if option else ".".join(member.groups()) if member else None
-        near = difflib.get_close_matches(key, [action.dest for action in self._actions], 1, cutoff=0.5) if key else ()
+        near = difflib.get_close_matches(key, known, 1, cutoff=0.5) if key else ()
         message = " ".join(re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("a typing.Literal[", "one of [").split())
         raise WrongArguments(f"{message}; " + (f"did you mean {near[0]!r}?" if near else f"see {self.prog} --help")) from ex
 

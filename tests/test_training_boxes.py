@@ -35,6 +35,12 @@ def test_validation_equals_evaluation_with_annotated_boxes(crowd):
     assert validated["AP"] == pytest.approx(report.metrics["AP"], abs=0.02)
 
 
+@pytest.mark.parametrize("given", [{"data.boxes.shfit": 0.1}, {"data.boxes": {"shfit": 0.1}}])
+def test_a_misspelt_option_of_boxes_names_the_nearest(given):
+    with pytest.raises(ValueError, match=r"^data.boxes has no option 'shfit'; did you mean 'data.boxes.shift'\?$"):
+        load_recipe(MINI, given)
+
+
 def test_a_run_keeps_the_padding_it_was_trained_with(crowd, tmp_path):
     overrides = {"data.data_dir": str(crowd), "data.num_workers": 0, "data.input_size": [64, 64], "data.batch_size": 4,
                  "data.boxes.padding": 1.5, "trainer.max_epochs": 1}  # fmt: skip
