@@ -287,8 +287,10 @@ def encoded(suffix: str, image: np.ndarray, quality: int = 90) -> bytes:
     Raises:
         ValueError: the image is too large or the suffix unknown.
     """
+    # told a quality of JPEG, OpenCV warns while it writes anything else
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
     try:
-        good, data = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        good, data = cv2.imencode(suffix, image[..., ::-1], options)
     except cv2.error:
         good = False
     if not good:

@@ -15,7 +15,7 @@ import numpy as np
 import traitlets
 
 from lib.data.video import Frame, Video, write_picture
-from lib.draw import grid
+from lib.draw import encoded, grid
 
 MOST = 1000  # candidates: more would take minutes to look through, and hundreds of megabytes
 THUMBNAIL, PREVIEW = 160, 720  # pixels, the longer side
@@ -165,7 +165,7 @@ class FrameChooser(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options: Any):
         """The widget, and its contact sheet for pages without a kernel."""
         data, *rest = super()._repr_mimebundle_(**options) or ({},)
-        sheet = cv2.imencode(".jpg", self.sheet()[..., ::-1])[1].tobytes()
+        sheet = encoded(".jpg", self.sheet())
         return ({**data, "text/plain": f"FrameChooser: {self._count()}", "image/jpeg": sheet}, *(rest or [{}]))
 
     def _known(self, frames: Iterable[int]) -> list[int]:
@@ -216,4 +216,4 @@ def _jpeg(frame: Frame, side: int, quality: int) -> bytes:
     scale = min(1, side / max(image.shape[:2]))
     size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return encoded(".jpg", small, quality)

@@ -13,7 +13,7 @@ from PIL.ExifTags import Base
 
 from lib.annotate.session import Session
 from lib.data.augment import read_image
-from lib.draw import draw_people, palette
+from lib.draw import draw_people, encoded, palette
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
 
@@ -71,7 +71,7 @@ class Annotator(anywidget.AnyWidget):
             people.keypoints[..., :2] = (people.keypoints[..., :2] + 0.5) * scale - 0.5
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
             drawn = draw_people(image, people, self.session.skeleton)
-            data["image/jpeg"] = cv2.imencode(".jpg", drawn[..., ::-1])[1].tobytes()
+            data["image/jpeg"] = encoded(".jpg", drawn)
         return (data, *(rest or [{}]))
 
     def _on_message(self, _, content: dict, buffers) -> None:
@@ -159,8 +159,7 @@ def picture(path: Path) -> bytes:
         as_it_is = False
     if as_it_is:
         return path.read_bytes()
-    stored = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    return encoded(".jpg", read_image(path), 95)
 
 
 def _figure(skeleton: Skeleton) -> dict:

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm.auto import tqdm
 
 from lib import files
 from lib.data.video import Video
+from lib.draw import save_picture
 from lib.people import People
 from lib.preannotate.journal import Journal, Labelled, Line
 from lib.preannotate.labels import cut, labelled, writable
@@ -22,6 +22,8 @@ from lib.preannotate.results import IMAGES, WHOLE
 from lib.predict.predictor import Fitted, Predictor
 from lib.predict.sources import upright
 from lib.predict.stages import overlapped
+
+QUALITY = 95  # of JPEG, 1 to 100
 
 
 @dataclass(frozen=True)
@@ -141,15 +143,10 @@ class Work:
             files.write(files.inside(folder, label.file_name), picture.path.read_bytes())
         else:
             label.file_name = writable(label.file_name)
-            _write(folder, label.file_name, picture.image)
+            save_picture(files.inside(folder, label.file_name), picture.image, QUALITY)
         if not self.crops:
             return [label]
         cuts = cut(label, picture.image)
         for each, pixels in cuts:
-            _write(self.folder / IMAGES, each.file_name, pixels)
+            save_picture(files.inside(self.folder / IMAGES, each.file_name), pixels, QUALITY)
         return [each for each, _ in cuts]
-
-
-def _write(folder: Path, name: str, pixels: np.ndarray) -> None:
-    _, data = cv2.imencode(PurePosixPath(name).suffix, np.ascontiguousarray(pixels[..., ::-1]))
-    files.write(files.inside(folder, name), data.tobytes())

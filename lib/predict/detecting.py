@@ -46,8 +46,7 @@ class PoseDetector:
 
     def __call__(self, image: np.ndarray, path: Path | None = None) -> np.ndarray:
         """See `lib.detect.Detector`."""
-        fitted = self.predictor.fit(image)
-        people = self.predictor.people(self.predictor.answers([fitted])[0], fitted)
+        (people,) = self.predictor([image])
         people = people[np.argsort(-people.scores, kind="stable")]
         return boxes_of_people(people[people.scores >= self.threshold], SURE)
 

@@ -18,12 +18,12 @@ from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import ipywidgets as widgets
 import numpy as np
 
-from lib.draw import draw_people, heatmap_overlay, paf_overlay, tag_overlay
+from lib.draw import draw_people, encoded, heatmap_overlay, paf_overlay, tag_overlay
 from lib.people import People
+from lib.predict.painting import scaled
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Picture, Source, open_source
 from lib.predict.stages import STAGES, StageTimes, timed
@@ -37,7 +37,6 @@ THRESHOLDS = {"peak_threshold": "peaks above", "link_threshold": "links above",
 LAYERS = {"picture": (), "heatmaps": ("heatmaps",), "fields": ("pafs",), "tags": ("tags", "heatmaps")}
 SECONDS_PER_PICTURE = 1.0  # pictures of a folder are looked at, those of a video pass by
 _STAGES = (*STAGES[:-1], "send")  # nothing is written here, but sent to the browser
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
 
 class LiveView(widgets.VBox):
@@ -212,7 +211,7 @@ class LiveView(widgets.VBox):
     def _show(self) -> None:
         """Draw the frame and send it."""
         with timed(self._seconds, "draw"):
-            picture, to_screen = _reduced(self._seen.image, self._width)
+            picture, to_screen = scaled(self._seen.image, min(1.0, self._width / self._seen.image.shape[1]))
             people, skeleton = self.people.warped(to_screen), self._predictor.skeleton
             if self.layer.value == "heatmaps":
                 picture = heatmap_overlay(picture, self._maps("heatmaps")[: skeleton.num_keypoints], skeleton)
@@ -227,7 +226,7 @@ class LiveView(widgets.VBox):
                 )
         with timed(self._seconds, "send"):
             self.frame = picture
-            self.screen.value = cv2.imencode(".jpg", picture[..., ::-1], _QUALITY)[1].tobytes()
+            self.screen.value = encoded(".jpg", picture, 85)
         self.position.value = self.index
         self._tell()
 
@@ -380,15 +379,6 @@ def _opened(source: str | Path | Source | Sequence[np.ndarray]) -> Source:
     if not images:
         raise ValueError("the source is an empty list; it should hold RGB arrays (H, W, 3)")
     return Arrays(images)
-
-
-def _reduced(image: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture at most `width` pixels wide, and the (2, 3) affine to it."""
-    scale = min(1.0, width / image.shape[1])
-    if scale < 1:
-        size = width, max(1, round(scale * image.shape[0]))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return image, np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
 
 
 def _bars(seconds: Mapping[str, float]) -> str:

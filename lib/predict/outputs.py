@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-import cv2
 import msgspec
 import numpy as np
 
 from lib import files
 from lib.data.recorder import VideoRecorder
+from lib.draw import save_picture
 from lib.metrics import people_to_results
 from lib.predict.sources import Source
 from lib.predict.stream import Seen
@@ -165,11 +165,7 @@ class Results:
         path = self.out / f"{seen.index:06d}_{seen.path.stem}{suffix}.jpg"
         if path.exists() and not self._overwrite:
             raise FileExistsError(f"{path} exists already: choose another --out, or replace it with --overwrite true")
-        good, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if not good:
-            raise OSError(f"{path}: {picture.shape[1]}×{picture.shape[0]} pixels cannot be written as JPEG")
-        files.write(path, data.tobytes())
-        return path.name
+        return save_picture(path, picture, JPEG_QUALITY).name
 
     def _json_rows(self, seen: Seen, facts: dict) -> bytes:
         rows = people_to_results(seen.people, seen.index)

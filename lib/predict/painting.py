@@ -84,7 +84,7 @@ class Painter:
             means = np.where(shown, tags[..., 0], 0).sum(axis=1) / np.maximum(shown.sum(axis=1), 1)
             people = replace(people, ids=1 + np.argsort(np.argsort(means, kind="stable"), kind="stable"))
         height = int(np.clip(seen.image.shape[0], LEAST_HEIGHT, MOST_HEIGHT))
-        picture, to_picture = _scaled(seen.image, height / seen.image.shape[0])
+        picture, to_picture = scaled(seen.image, height / seen.image.shape[0])
         left = draw_people(picture, people.warped(to_picture), skeleton, self._min_score, by_track=True)
         right = tag_scatter(tags, shown, skeleton, [track_colour(int(i)) for i in people.ids], len(left))
         return np.hstack([left, right])
@@ -137,11 +137,11 @@ class Painter:
 
     def _panel(self, seen: Seen) -> np.ndarray:
         width = SHEET_WIDTH // COLUMNS
-        return _scaled(seen.image, width / seen.image.shape[1])[0]
+        return scaled(seen.image, width / seen.image.shape[1])[0]
 
     def _from_input(self, seen: Seen, factor: float) -> tuple[np.ndarray, np.ndarray]:
         """The picture at another size, and the (2, 3) affine from the network's input to it."""
-        picture, to_picture = _scaled(seen.image, factor)
+        picture, to_picture = scaled(seen.image, factor)
         back = invert_affine(seen.fitted.affines[self._predictor.base])
         linear = to_picture[:, :2] @ back[:, :2]
         return picture, np.column_stack([linear, to_picture[:, :2] @ back[:, 2] + to_picture[:, 2]])
@@ -207,7 +207,7 @@ def part_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: int =
     return grid(panels, columns)
 
 
-def _scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+def scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
     """The picture at another size, and the (2, 3) affine to it."""
     height, width = image.shape[:2]
     size = max(1, round(factor * width)), max(1, round(factor * height))

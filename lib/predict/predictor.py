@@ -148,7 +148,7 @@ class Predictor:
         # the next batch is read and warped while the network works on one and the people of the last are read
         batches = overlapped(self._batches(images, batch_size))
         answers = overlapped((batch, self.answers(batch)) for batch in batches)
-        with tqdm(total=len(images), desc=what, unit="img", delay=1, leave=False) as bar:
+        with tqdm(total=len(images), desc=what, unit="img", delay=1, leave=False, disable=len(images) == 1) as bar:
             for batch, maps in answers:
                 for fitted, answer in zip(batch, maps):
                     yield self.people(answer, fitted)
