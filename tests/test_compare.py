@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from lib.checkpoints import save_model
-from lib.compare import compare, main, write_comparison
+from lib.compare import _different_names, compare, main, write_comparison
 from lib.compare import memory as memory_module
 from lib.compare.table import BEGIN, END, write_readme
 from lib.models import NETWORKS
@@ -75,6 +75,18 @@ def test_the_command_writes_into_a_readme(models, poles, tmp_path, capsys):
     assert readme.read_text() == "nothing to find here"
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(models, poles, tmp_path):
+    for run, source in (("a", models[0]), ("b", models[1]), ("c", models[0])):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "best.safetensors").write_bytes(source.read_bytes())
+    first, second, third = (str(tmp_path / run / "best.safetensors") for run in "abc")
+    found = compared((first, second), poles, tmp_path, detector=third, people=(), limit=2)
+    assert [row.title for row in found.rows] == ["a_best", "b_best, ground-truth boxes", "b_best, boxes of c_best"]
+    assert _different_names([Path("a/m.onnx"), Path("a/m.pt2"), Path("b/n.onnx")]) == ["m.onnx", "m.pt2", "n.onnx"]
+    with pytest.raises(ValueError, match="one model stands twice"):
+        compared((first, first), poles, tmp_path)
+
+
 def test_a_changed_checkpoint_is_exported_again(models, poles, tmp_path, monkeypatch):
     import lib.compare as module
 
@@ -87,7 +99,8 @@ def test_a_changed_checkpoint_is_exported_again(models, poles, tmp_path, monkeyp
 
     monkeypatch.setattr(module, "export_onnx", export)
     monkeypatch.setattr(module, "_source", lambda path: "another")
-    opening = module._Opening("onnx", 1, tmp_path / "compare", poles, "val", poles / "poles.json")
+    names = {models[0]: "dots", tmp_path / "compare/models/dots.onnx": "dots_exported"}
+    opening = module._Opening("onnx", 1, tmp_path / "compare", poles, "val", poles / "poles.json", names)
     assert opening.exported(models[0]) == opening.exported(models[0]) == tmp_path / "compare/models/dots.onnx"
     assert len(exports) == 2
     monkeypatch.setattr(module, "_source", lambda path: module.file_sha256(models[0]))

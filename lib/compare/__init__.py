@@ -51,7 +51,7 @@ class Row:
     """A model in the comparison.
 
     Attributes:
-        name: the file's, without suffix. network: its class. input_size: (H, W).
+        name: the file's, without suffix, behind that of its folder where two are alike. network: its class. input_size: (H, W).
         boxes: whose a top-down model got; "" for models that look at the whole picture.
         provider: what ran the network.
         metrics: COCO's, in 0..1.
@@ -125,6 +125,7 @@ class Comparison:
 class _Entry:
     """A model, opened; `spec` is its detector's."""
 
+    name: str
     path: Path
     predictor: Predictor
     spec: str | None
@@ -163,8 +164,11 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
                          f"{len(models)} models, {runtime!r}, {rounds}, {repeats} and {threads}")  # fmt: skip
     annotations, images = find_split(ROOT / data_dir, split)
     with threads_of_the_cpu(threads), tqdm(desc="compare", unit="step", delay=1) as bar:
-        opening = _Opening(runtime, threads, Path(ROOT / folder), ROOT / data_dir, split, annotations)
-        entries = [entry for model in models for entry in opening.entries(ROOT / model, detector)]
+        paths = [ROOT / model for model in models]
+        ours = [ROOT / detector] if detector.endswith(".safetensors") and ROOT / detector not in paths else []
+        names = dict(zip([*paths, *ours], _different_names([*paths, *ours])))
+        opening = _Opening(runtime, threads, Path(ROOT / folder), ROOT / data_dir, split, annotations, names)
+        entries = [entry for path in paths for entry in opening.entries(path, detector)]
         bar.total = len(entries) * (1 + memory + rounds * len(people))
         rows, analyses = [], []
         for entry in _counted(bar, entries, "evaluate"):
@@ -248,18 +252,20 @@ class _Opening:
     data_dir: Path
     split: str
     annotations: Path
+    names: dict[Path, str]
 
     def entries(self, model: Path, detector: str) -> Iterator[_Entry]:
         """A model, or a top-down model with its two kinds of boxes."""
-        path = self.exported(model)
+        path, name = self.exported(model), self.names[model]
         codec = open_network(path).metadata["codec"]["name"]
         if not getattr(CODECS[codec], "per_person", False):
-            yield _Entry(path, Predictor(path, threads=self.threads), None, "", (0, 0))
+            yield _Entry(name, path, Predictor(path, threads=self.threads), None, "", (0, 0))
             return
         truth = detector_named("truth", annotations=self.annotations)
-        yield _Entry(path, Predictor(path, threads=self.threads, detector=truth), "truth", "ground-truth boxes", (0, 0))
+        yield _Entry(name, path, Predictor(path, threads=self.threads, detector=truth), "truth", "ground-truth boxes", (0, 0))
         found_by, size = self.detector(detector)
-        yield _Entry(path, Predictor(path, threads=self.threads, detector=found_by), detector, f"boxes of {found_by.name}", size)
+        boxes = f"boxes of {self.names.get(ROOT / detector, found_by.name)}"
+        yield _Entry(name, path, Predictor(path, threads=self.threads, detector=found_by), detector, boxes, size)
 
     def detector(self, spec: str) -> tuple[Detector, tuple[float, float]]:
         """The detector and its network's parameters and multiply-adds, which are known if it is one of ours."""
@@ -279,10 +285,20 @@ class _Opening:
             raise FileNotFoundError(f"there is no model {model}")
         if self.runtime == "torch" or model.suffix != ".safetensors":
             return model
-        path = self.folder / "models" / f"{model.stem}.onnx"
+        path = self.folder / "models" / f"{self.names[model]}.onnx"
         if not (path.is_file() and _source(path) == file_sha256(model)):
             export_onnx(model, path, data_dir=self.data_dir, split=self.split, limit=PARITY_IMAGES)
         return path
+
+
+def _different_names(paths: Sequence[Path]) -> list[str]:
+    """Names of files, with suffix or as many folders as it takes to tell them apart: every training writes a best.safetensors."""
+    for folders in range(max(len(path.parts) for path in paths)):
+        for ends in ([path.stem for path in paths], [path.name for path in paths]):
+            names = ["_".join((*path.parts[-1 - folders : -1], end)) for path, end in zip(paths, ends)]
+            if len(set(names)) == len(names):
+                return names
+    raise ValueError(f"one model stands twice among {', '.join(map(str, paths))}")
 
 
 def _source(path: Path) -> str | None:
@@ -293,8 +309,7 @@ def _source(path: Path) -> str | None:
 def _row(entry: _Entry, metrics: dict[str, float], analysis: Analysis) -> Row:
     predictor, errors = entry.predictor, analysis.errors
     gained = {fix: errors.alone[fix] - analysis.average_precision for fix in FIXES}
-    name, network = entry.path.stem, predictor.metadata["network"]["name"]
-    return Row(name, network, predictor.input_size, entry.boxes, predictor.provider, metrics, errors.shares(), gained,
+    return Row(entry.name, predictor.metadata["network"]["name"], predictor.input_size, entry.boxes, predictor.provider, metrics, errors.shares(), gained,
                errors.people, *_size(predictor), entry.of_detector)  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def figure(rows: Sequence, rules: str) -> Figure:
     for axis, panel in zip(sheet.subplots(across, across, squeeze=False).flat, panels):
         panel(rows, axis)
         axis.spines[["top", "right"]].set_visible(False)
-    sheet.suptitle(rules, fontsize=8)
+    sheet.suptitle(rules, fontsize=8, wrap=True)
     return sheet
 
 
@@ -87,7 +87,7 @@ def errors_panel(rows: Sequence, axis: Axes) -> None:
         axis.barh(range(len(rows)), values, left=left, color=COLOURS[kind], label=kind)
         left += values
     _named(axis, rows)
-    axis.set(xlabel="% of the labelled keypoints", title="errors of keypoints")
+    axis.set(xlabel="% of the labelled keypoints of people who were found", title="errors of keypoints")
     axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=len(KINDS))
 
 
