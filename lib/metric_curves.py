@@ -44,26 +44,28 @@ def as_yaml(metrics: Metrics) -> str:
     return yaml.safe_dump(lists, sort_keys=False, allow_unicode=True)
 
 
-def as_figure(metrics: Metrics, columns: int = 4) -> Figure:
+def as_figure(metrics: Metrics) -> Figure:
     """One panel for every metric, training in blue and validation in orange."""
     from matplotlib.figure import Figure
 
-    columns = min(columns, max(1, len(metrics)))
+    columns = min(4, max(1, len(metrics)))
     rows = math.ceil(max(1, len(metrics)) / columns)
     width, height = 3.4 * columns, 2.3 * rows
     figure = Figure(figsize=(width, height))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     # a fixed layout: matplotlib's own takes seconds to think one out
-    figure.subplots_adjust(0.7 / width, 0.3 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.3, 0.35)
+    figure.subplots_adjust(0.7 / width, 0.4 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.3, 0.35)
     for axis, (metric, lines) in zip(axes, metrics.items()):
         for split, points in lines.items():
             axis.plot(*zip(*points), color=COLOURS[split], marker="o" if len(points) < 40 else "", markersize=3, label=split)
         axis.set_title(metric, fontsize=10)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # there is no epoch 0.96
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
             axis.legend(frameon=False, fontsize=8)
+    for axis in axes[max(0, len(metrics) - columns) : len(metrics)]:
+        axis.set_xlabel("epoch", fontsize=9, labelpad=1)
     for axis in axes[len(metrics) :]:
         axis.axis("off")
     return figure

@@ -14,6 +14,7 @@ from lib.draw import (
     paf_overlay,
     palette,
     plot_history,
+    save_picture,
     show,
     tag_limits,
     tag_overlay,
@@ -301,6 +302,18 @@ class TestTracks:
         for fixed in (image, GREY[:, ::-1]):
             with pytest.raises(ValueError, match="in_place off"):
                 draw_people(fixed, self.people(1), TOY, in_place=True)
+
+
+def test_pictures_are_written_whole_and_without_a_word(tmp_path, capfd):
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    save_picture(tmp_path / "new/a.png", image)
+    save_picture(tmp_path / "new/a.jpg", np.full_like(image, (200, 30, 90)), quality=95)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "new/a.png"))[..., ::-1], image)
+    assert np.abs(cv2.imread(str(tmp_path / "new/a.jpg"))[..., ::-1] - np.array([200.0, 30, 90])).max() < 6
+    for suffix in (".nothing", ""):
+        with pytest.raises(ValueError, match="30×20 pixels cannot be written"):
+            save_picture(tmp_path / f"a{suffix}", image)
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["a.jpg", "a.png"] and capfd.readouterr() == ("", "")
 
 
 def test_tags_have_one_colour_for_each_person_where_the_heatmaps_are():
