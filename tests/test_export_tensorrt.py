@@ -40,7 +40,7 @@ class FakeTensorRT(ModuleType):
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
         self.DataType = SimpleNamespace(FLOAT="float", HALF="half")
         self.TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
-        # both know the flag, and it must not be needed in 11
+        # both know the flag, 11 ignores it
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
         self.Builder = lambda logger: Builder(self)
         self.OnnxParser = lambda network, logger: Parser(self, network)
@@ -201,7 +201,7 @@ def test_a_plan_is_built_as_documented(trt, folder, tmp_path):
     plan = tmp_path / "dots.plan"
     facts = export_tensorrt.build_tensorrt(folder / "dots.onnx", plan, max_batch=4, workspace_mib=64)
     calls = {call[0]: call[1:] for call in trt.calls}
-    assert calls["create_network"] == (2 if trt.__version__.startswith("10") else 0,)
+    assert calls["create_network"] == (2,)
     assert calls["set_memory_pool_limit"] == ("workspace", 64 << 20)
     assert calls["set_shape"] == ("images", (1, 3, 96, 128), (4, 3, 96, 128), (4, 3, 96, 128))
     assert "add_optimization_profile" in calls
@@ -283,6 +283,9 @@ def test_a_plan_of_another_version_or_without_its_card_is_named(trt, folder, tmp
         Predictor(plan, device="cuda")
     with pytest.raises(RuntimeError, match="runs on a GPU only"):
         Predictor(plan)
+    Path(f"{plan}.json").write_text("")
+    with pytest.raises(ValueError, match="dots.plan.json is not what was written beside dots.plan"):
+        Predictor(plan, device="cuda")
     Path(f"{plan}.json").unlink()
     with pytest.raises(FileNotFoundError, match="dots.plan.json is missing"):
         Predictor(plan, device="cuda")

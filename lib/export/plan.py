@@ -19,7 +19,7 @@ from lib import files
 from lib.checkpoints import file_sha256
 from lib.runtime import METADATA_KEY, checked_device, checked_metadata
 from lib.runtime.checks import INPUT
-from lib.runtime.plan import import_tensorrt, major
+from lib.runtime.plan import import_tensorrt
 
 
 def plan_name(exported: Path, max_batch: int) -> str:
@@ -79,9 +79,8 @@ def build_tensorrt(
 
 
 def _parsed(trt: ModuleType, builder, logger, exported: Path):
-    # 11 types every network by itself; 10 must be told, and neither is ever asked for a precision
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if major(trt) < 11 else 0
-    network = builder.create_network(typed)
+    # 10 must be told, 11 does so by itself and ignores it; neither is ever asked for a precision
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(exported)):
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))

@@ -44,7 +44,7 @@ def onnx_session(path: Path, device: str = "cpu", threads: int | None = None) ->
 
 
 class OnnxNetwork:
-    """An exported file in ONNX Runtime, on the provider that was asked for or not at all."""
+    """A file of `lib.export`; arguments and errors as of `onnx_session`, and a ValueError for files of others."""
 
     def __init__(self, path: Path, device: str, threads: int | None):
         self.session = onnx_session(path, device, threads)
@@ -53,5 +53,6 @@ class OnnxNetwork:
         self._names = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `lib.runtime`."""
         inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
         return dict(zip(self._names, self.session.run(self._names, {INPUT: inputs})))

@@ -22,13 +22,23 @@ def import_tensorrt() -> ModuleType:
             f"TensorRT is not usable on this machine ({error}); with an NVIDIA GPU install it by `pip install -e .[tensorrt]`; "
             f"{way_out}"
         ) from error
-    if major(tensorrt) < 10:
+    if int(tensorrt.__version__.partition(".")[0]) < 10:
         raise RuntimeError(f"TensorRT {tensorrt.__version__} is too old, 10 or 11 is needed; {way_out}")
     return tensorrt
 
 
 class TensorRTNetwork:
-    """A plan on a GPU: uint8 images (N, H, W, 3) in, float32 maps (N, C, h, w) by name out; torch tensors are the buffers."""
+    """A plan on a GPU; torch tensors are its buffers.
+
+    Args:
+        path: the `.plan`; what is to be known of it stands beside it in PLAN.json.
+        device: cuda or cuda:1.
+
+    Raises:
+        FileNotFoundError: PLAN.json is missing.
+        ValueError: it is of something else, or the plan's input or output is not fp32.
+        RuntimeError: no GPU, no TensorRT, or another version or GPU than the plan was built for.
+    """
 
     def __init__(self, path: Path, device: str):
         if not device.startswith("cuda"):
@@ -59,6 +69,7 @@ class TensorRTNetwork:
         self.provider = f"TensorRT {trt.__version__}"
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `lib.runtime`; more images than the plan takes at once go one batch after the other."""
         runs = [self._run(images[i : i + self._max_batch]) for i in range(0, len(images), self._max_batch)]
         return {name: np.concatenate([run[name] for run in runs]) for name in self._outputs}
 
@@ -81,14 +92,13 @@ class TensorRTNetwork:
         return {name: buffers[name].cpu().numpy() for name in self._outputs}
 
 
-def major(trt: ModuleType) -> int:
-    return int(trt.__version__.split(".")[0])
-
-
 def _card_of(path: Path) -> dict:
     card = Path(f"{path}.json")
     if not card.is_file():
         raise FileNotFoundError(
             f"{card} is missing: it says how to read the maps of {path.name}; copy it along with the plan"
         )
-    return json.loads(card.read_text())
+    content = json.loads(card.read_text() or "{}")
+    if "metadata" not in content:
+        raise ValueError(f"{card} is not what was written beside {path.name}; copy it anew, or build the plan here")
+    return content

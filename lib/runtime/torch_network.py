@@ -16,7 +16,18 @@ from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata
 
 
 class TorchNetwork:
-    """A `Model` on a device; uint8 images in, float32 maps out."""
+    """A `Model` on a device.
+
+    Args:
+        model: it goes to the device, and into eval mode.
+        device: cpu, cuda or cuda:1.
+        precision: fp32 or bf16.
+        input_size: (H, W) instead of the model's.
+
+    Raises:
+        ValueError: another precision, or a size that the network cannot take.
+        RuntimeError: there is no such device.
+    """
 
     def __init__(self, model: Model, device: str, precision: str, input_size: tuple[int, int] | None):
         if precision not in ("fp32", "bf16"):
@@ -31,6 +42,7 @@ class TorchNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `lib.runtime`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             maps = self.network(_on_device(images, self.device))
         return {name: values.float().contiguous().cpu().numpy() for name, values in maps.items()}
@@ -69,6 +81,7 @@ class TorchFileNetwork:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """See `lib.runtime`."""
         maps = self.network(_on_device(images, self.device))
         return {name: m.contiguous().cpu().numpy() for name, m in zip(self.metadata["export"]["outputs"], maps)}
 
