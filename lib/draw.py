@@ -281,6 +281,15 @@ def plot_history(history: str | Path | Sequence[Mapping]) -> Figure:
     return figure
 
 
+def scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """A picture (H, W, 3) at another size, and the (2, 3) affine to it."""
+    height, width = image.shape[:2]
+    size = max(1, round(factor * width)), max(1, round(factor * height))
+    x, y = size[0] / width, size[1] / height
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    return resized, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
+
+
 def encoded(suffix: str, image: np.ndarray, quality: int = 90) -> bytes:
     """An RGB uint8 image as the bytes of a ".jpg" of this quality (1 to 100), or of a ".png", which loses nothing.
 

@@ -15,7 +15,7 @@ import numpy as np
 import traitlets
 
 from lib.data.video import Frame, Video, write_picture
-from lib.draw import encoded, grid
+from lib.draw import encoded, grid, scaled
 
 MOST = 1000  # candidates: more would take minutes to look through, and hundreds of megabytes
 THUMBNAIL, PREVIEW = 160, 720  # pixels, the longer side
@@ -213,7 +213,4 @@ class FrameChooser(anywidget.AnyWidget):
 
 def _jpeg(frame: Frame, side: int, quality: int) -> bytes:
     image = frame.image
-    scale = min(1, side / max(image.shape[:2]))
-    size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return encoded(".jpg", small, quality)
+    return encoded(".jpg", scaled(image, min(1.0, side / max(image.shape[:2])))[0], quality)

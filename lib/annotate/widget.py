@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
-import cv2
 import traitlets
 from PIL import Image, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from lib.annotate.session import Session
 from lib.data.augment import read_image
-from lib.draw import draw_people, encoded, palette
+from lib.draw import draw_people, encoded, palette, scaled
 from lib.skeleton import Skeleton
 from lib.skeleton_layout import layout
 
@@ -66,11 +65,8 @@ class Annotator(anywidget.AnyWidget):
         data = {**data, "text/plain": f"Annotator: {self.session.message}"}
         if not self._problem:
             image, people = read_image(self.session.path()), self.session.people()
-            scale = min(1.0, _STILL / max(image.shape[:2]))
-            size = [max(1, round(scale * length)) for length in image.shape[1::-1]]
-            people.keypoints[..., :2] = (people.keypoints[..., :2] + 0.5) * scale - 0.5
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
-            drawn = draw_people(image, people, self.session.skeleton)
+            image, to_still = scaled(image, min(1.0, _STILL / max(image.shape[:2])))
+            drawn = draw_people(image, people.warped(to_still), self.session.skeleton)
             data["image/jpeg"] = encoded(".jpg", drawn)
         return (data, *(rest or [{}]))
 

@@ -21,9 +21,8 @@ from typing import Any, ClassVar
 import ipywidgets as widgets
 import numpy as np
 
-from lib.draw import draw_people, encoded, heatmap_overlay, paf_overlay, tag_overlay
+from lib.draw import draw_people, encoded, heatmap_overlay, paf_overlay, scaled, tag_overlay
 from lib.people import People
-from lib.predict.painting import scaled
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Picture, Source, open_source
 from lib.predict.stages import STAGES, StageTimes, timed

@@ -11,10 +11,12 @@ import numpy as np
 
 from lib.draw import (
     OUTLINE,
+    SHIFT,
     draw_people,
     grid,
     heatmap_overlay,
     paf_overlay,
+    scaled,
     tag_limits,
     tag_overlay,
     track_colour,
@@ -29,7 +31,6 @@ KINDS = {"connections": (), "tags": ("tags",), "heatmaps": ("heatmaps",), "field
          "pairs": ("pairwise",), "graph": ("pairwise",)}  # fmt: skip
 """Kinds of pictures, and the maps each needs."""
 COLUMNS, PART_COLUMNS, SHEET_WIDTH = 6, 4, 1680  # of the pictures that show every map
-SHIFT = 4  # OpenCV draws at 1/16 pixel
 LEAST_HEIGHT, MOST_HEIGHT = 480, 1080  # of the people beside their tags: names of keypoints are to be read
 
 
@@ -205,16 +206,6 @@ def part_grid(images: Sequence[np.ndarray], names: Sequence[str], columns: int =
         panels.append(cv2.copyMakeBorder(image, bar, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255)))
         _text(panels[-1], name, (0, 0.72 * bar), 21 * bar, 0.0)
     return grid(panels, columns)
-
-
-def scaled(image: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """The picture at another size, and the (2, 3) affine to it."""
-    height, width = image.shape[:2]
-    size = max(1, round(factor * width)), max(1, round(factor * height))
-    x, y = size[0] / width, size[1] / height
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(image, size, interpolation=interpolation)
-    return resized, np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
 
 
 @lru_cache(maxsize=8)

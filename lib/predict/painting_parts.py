@@ -10,11 +10,10 @@ import numpy as np
 from lib.codecs import multicut, parts_decode, parts_detect, parts_pairs
 from lib.codecs.parts import PartsCodec
 from lib.data.pair_statistics import NEVER_SEEN
-from lib.draw import OUTLINE, heatmap_overlay, palette
+from lib.draw import OUTLINE, SHIFT, fixed_point, heatmap_overlay, palette
 from lib.draw_graph import draw_graph
 from lib.people import apply_affine
 
-SHIFT = 4  # OpenCV draws at 1/16 pixel
 WHITE = 255, 255, 255
 MOST = 400  # arrows of offsets in one panel, those of the surest cells
 
@@ -85,13 +84,9 @@ def _arrows(panel: np.ndarray, starts: np.ndarray, ends: np.ndarray, colours) ->
             continue
         # a head of three pixels, however long the arrow is
         tip = min(1.0, 3 / max(float(np.hypot(*(end - start))), 1e-6))
-        cv2.arrowedLine(panel, _fixed(start), _fixed(end), tuple(map(int, colour)), 1, cv2.LINE_AA, SHIFT, tip)
+        cv2.arrowedLine(panel, *fixed_point(np.stack([start, end])), tuple(map(int, colour)), 1, cv2.LINE_AA, SHIFT, tip)
 
 
 def _dot(panel: np.ndarray, place: np.ndarray, colour: np.ndarray) -> None:
     for radius, paint in ((3.5, OUTLINE), (2.5, tuple(map(int, colour)))):
-        cv2.circle(panel, _fixed(place), round(radius * 2**SHIFT), paint, -1, cv2.LINE_AA, SHIFT)
-
-
-def _fixed(place: np.ndarray) -> tuple[int, int]:
-    return round(float(place[0]) * 2**SHIFT), round(float(place[1]) * 2**SHIFT)
+        cv2.circle(panel, fixed_point(place[None])[0], round(radius * 2**SHIFT), paint, -1, cv2.LINE_AA, SHIFT)
