@@ -118,7 +118,7 @@ def _write_split(folder: Path, count: int, seed: int, first: int) -> None:
     for figure in dict.fromkeys(figure for figure, _ in PARTS.values()):
         names = {name for name, (whose, _) in PARTS.items() if whose == figure}
         sheets.append((names, lambda i, figure=figure: figure_sheet(figure, seed, i)))
-    with tqdm(total=count * len(WNIDS), desc=f"{folder.parent.name.split('.')[1]}/{folder.name}", unit="img") as bar:
+    with tqdm(total=count * len(WNIDS), desc=f"{folder.parent.name.split('.')[1]}/{folder.name}", unit="img", delay=1) as bar:
         for names, sheet in sheets:
             for name, number, picture in _cut(names, sheet, count, seed, first):
                 (folder / WNIDS[name] / f"{number:04d}.jpg").write_bytes(encoded(".jpg", picture, JPEG_QUALITY))

@@ -134,7 +134,7 @@ def write_dataset(
         for split, count, first in (("train", num_train, 0), ("val", num_val, 1 << 31)):
             (making / split).mkdir()
             job = partial(_write_one, making / split, scene, seed, first, figure)
-            rows = list(tqdm(_mapped(job, count, workers), total=count, desc=f"{out_dir.name}/{split}", unit="img"))
+            rows = list(tqdm(_mapped(job, count, workers), total=count, desc=f"{out_dir.name}/{split}", unit="img", delay=1))
             content = _coco(rows, skeleton, scene, f"{out_dir.name} {split}, seed {seed}")
             if skeleton == MPII16:
                 _add_mpii(content, rows, first_id=1 if split == "train" else num_train + 1)
