@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from lib import ROOT
 from lib.checkpoints import Model, save_model
 from lib.codecs import CODECS, Codec
-from lib.codecs.checks import nearest
+from lib.codecs.codec import nearest
 from lib.data.augment import Augment
 from lib.data.boxes import BoxAugment, PersonBoxes
 from lib.data.coco import CocoFile, category_named, find_split, insert_neck, read_coco, with_skeleton
@@ -290,4 +290,7 @@ def construct(table: Mapping[str, type], what: str, options: Mapping[str, Any], 
     for key in options:
         if key not in known:
             raise ValueError(f"model.{what}: {name} has no option {key!r}{nearest(key, known)}")
-    return table[name](first, **options)
+    try:
+        return table[name](first, **options)
+    except TypeError as error:
+        raise ValueError(f"model.{what}: {name} cannot be made of {options}: {error}") from error

@@ -7,7 +7,6 @@ Who is who is settled before: a detector says where the people are, and every cr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.codecs.checks import CodecBase, map_size
+from lib.codecs.codec import Codec, map_size
 from lib.codecs.heatmap_decode import REFINE, highest, refined
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
@@ -25,7 +24,7 @@ RADIUS = 3  # of a keypoint's patch, in σ
 
 
 @dataclass(frozen=True)
-class HeatmapCodec(CodecBase):
+class HeatmapCodec(Codec):
     """Turns the person of a crop into heatmaps, and heatmaps back into this person.
 
     Attributes:
@@ -54,6 +53,7 @@ class HeatmapCodec(CodecBase):
     refine: str = "dark"
     blur: int = 11
     score_threshold: float = 0.2
+    kinds: ClassVar[tuple[str, ...]] = ("heatmaps",)
     per_person: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -110,28 +110,6 @@ class HeatmapCodec(CodecBase):
             mask = people.new_ones(len(people), *cells)
         return {"heatmaps": heatmaps, "weights": weights, "mask": mask[:, None].to(people.device, torch.float32)}
 
-    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Maps of mirrored crops turned back: columns from right to left, left and right keypoints change places.
-
-        With `cells="first"` everything then moves a cell right, and the first column stays as well, as published.
-
-        Args:
-            maps: "heatmaps" (…, K, h, w).
-
-        Raises:
-            ValueError: another kind of map, or a number of channels that does not fit.
-        """
-        turned = {}
-        for name, values in maps.items():
-            if name != "heatmaps":
-                raise ValueError(f"the codec has heatmaps, not {name!r}, to turn back from the mirror")
-            self._check_channels(values := np.asarray(values))
-            back = values[..., self.skeleton.flip_index, :, ::-1]
-            if self.cells == "first":
-                back = np.concatenate([back[..., :1], back[..., :-1]], axis=-1)
-            turned[name] = back
-        return turned
-
     def at_pixels(self, pixels_per_cell: float) -> HeatmapCodec:
         """There is no such codec: the crop of a person is read at the resolution of its maps.
 
@@ -165,6 +143,12 @@ class HeatmapCodec(CodecBase):
         counted = scores[scores > self.score_threshold]
         keypoints = np.concatenate([pixels, scores[:, None]], axis=1) * found[:, None]
         return People(keypoints[None], np.array([counted.mean() if len(counted) else 0.0]))
+
+    def _turned(self, name: str, back: np.ndarray) -> np.ndarray:
+        """With `cells="first"` everything then moves a cell right, and the first column stays as well, as published."""
+        self._check_channels(back)
+        back = back[..., self.skeleton.flip_index, :, :]
+        return np.concatenate([back[..., :1], back[..., :-1]], axis=-1) if self.cells == "first" else back
 
     def _to_cells(self, pixels: Tensor, length: int) -> Tensor:
         """Pixels of the network's input → cells of a map that is `length` cells long."""

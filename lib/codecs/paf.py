@@ -8,8 +8,8 @@ far border. Here both directions use the pixel convention of `lib.people`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.codecs import paf_decode, paf_encode, paf_links, paf_peaks
-from lib.codecs.checks import CodecBase, map_size
+from lib.codecs.codec import Codec, map_size
 from lib.people import People, cells_to_pixels, pixels_to_cells
 from lib.skeleton import Skeleton
 
@@ -97,7 +97,7 @@ _OPENPOSE_FILL = [frozenset((f"{side}_shoulder", f"{side}_ear")) for side in ("r
 
 
 @dataclass(frozen=True)
-class PafCodec(CodecBase):
+class PafCodec(Codec):
     """Turns people into heatmaps and part affinity fields, and maps back into people.
 
     Channel 2k of the fields is the y component of limb k, channel 2k+1 its x component.
@@ -188,6 +188,7 @@ class PafCodec(CodecBase):
     min_evidence: float = 0.0
     score: str = "confidence"
     upsample: int = 1
+    kinds: ClassVar[tuple[str, ...]] = ("heatmaps", "pafs")
 
     def __post_init__(self):
         # lists from JSON and YAML become tuples, so that equal codecs compare equal
@@ -250,36 +251,6 @@ class PafCodec(CodecBase):
         if mask is None:
             mask = people.new_ones(len(people), *cells)
         return {"heatmaps": heatmaps, "pafs": pafs, "mask": mask[:, None].to(people.device, torch.float32)}
-
-    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Maps of mirrored images turned back: columns from right to left, left and right change places.
-
-        A field's x component changes its sign. A limb whose mirror twin is not in the skeleton was not seen in the mirror:
-        its field becomes NaN, and whoever averages keeps what he has there.
-
-        Args:
-            maps: any of "heatmaps" (…, K or more, h, w), channels after K (a background) staying where they are, and "pafs"
-                (…, 2L, h, w).
-
-        Raises:
-            ValueError: a kind of map that this codec does not have.
-        """
-        turned = {}
-        for name, values in maps.items():
-            back = np.asarray(values)[..., ::-1]
-            if name == "heatmaps":
-                k = self.skeleton.num_keypoints
-                back = back[..., [*self.skeleton.flip_index, *range(k, back.shape[-3])], :, :]
-            elif name == "pafs":
-                twins, signs = self.skeleton.limb_flip
-                back = _moved_right(back, 2 * self.paf_offset)
-                vectors = back.reshape(*back.shape[:-3], len(twins), 2, *back.shape[-2:])[..., twins, :, :, :]
-                factors = np.where(twins < 0, np.nan, signs)[:, None] * np.array([1, -1])
-                back = (vectors * factors[..., None, None].astype(back.dtype)).reshape(back.shape)
-            else:
-                raise ValueError(f"the codec has heatmaps and pafs, not {name!r}, to turn back from the mirror")
-            turned[name] = back
-        return turned
 
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input; scores in 0..1, but for `score="openpose"`.
@@ -350,6 +321,20 @@ class PafCodec(CodecBase):
         if self.background:
             heatmaps[:, k] = 1 - heatmaps[:, :k].amax(dim=1)
         return heatmaps, pafs
+
+    def _turned(self, name: str, back: np.ndarray) -> np.ndarray:
+        """Channels behind the keypoints' (a background) stay; a field's x component changes its sign.
+
+        A limb whose mirror twin is not in the skeleton was not seen in the mirror: its field becomes NaN, and whoever averages
+        keeps what he has there.
+        """
+        if name == "heatmaps":
+            return back[..., [*self.skeleton.flip_index, *range(self.skeleton.num_keypoints, back.shape[-3])], :, :]
+        twins, signs = self.skeleton.limb_flip
+        back = _moved_right(back, 2 * self.paf_offset)
+        vectors = back.reshape(*back.shape[:-3], len(twins), 2, *back.shape[-2:])[..., twins, :, :, :]
+        factors = np.where(twins < 0, np.nan, signs)[:, None] * np.array([1, -1])
+        return (vectors * factors[..., None, None].astype(back.dtype)).reshape(back.shape)
 
     def _limbs(self) -> np.ndarray:
         return np.array(self.skeleton.limbs, np.int64).reshape(-1, 2)

@@ -8,7 +8,6 @@ the same person's other keypoints lie; people are then found by cutting the grap
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import ClassVar
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lib.codecs import parts_decode, parts_encode
-from lib.codecs.checks import map_size
+from lib.codecs.codec import map_size
 from lib.people import People
 from lib.skeleton import Skeleton
 
@@ -63,6 +62,7 @@ class PartsCodec(parts_decode.PartsOptions):
     pairwise: bool = True
     pair_stats: tuple[tuple[float, float, float, float], ...] | None = None
     zoom: float = 1.0
+    kinds: ClassVar[tuple[str, ...]] = MAPS
     wants_scales: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -157,27 +157,6 @@ class PartsCodec(parts_decode.PartsOptions):
             targets |= {"pairwise": pairs.unflatten(2, cells), "pairwise_mask": known.unflatten(2, cells)}
         return targets
 
-    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Maps of mirrored images turned back: columns from right to left, left and right keypoints change places, ways to the
-        left become ways to the right.
-
-        Args:
-            maps: any of "heatmaps", "offsets" and "pairwise", (…, C, h, w).
-
-        Raises:
-            ValueError: a kind of map that this codec does not have, or a number of channels that does not fit.
-        """
-        turned = {}
-        for name, values in maps.items():
-            if name not in MAPS:
-                raise ValueError(f"the codec has heatmaps, offsets and pairwise maps, not {name!r}, to turn back from the mirror")
-            back, k = np.asarray(values)[..., ::-1], self.skeleton.num_keypoints
-            channels = {"heatmaps": k, "offsets": 2 * k, "pairwise": 2 * k * (k - 1)}[name]
-            if back.shape[-3] != channels:
-                raise ValueError(f"{name} of skeleton {self.skeleton.name!r} have {channels} channels, not {back.shape[-3]}")
-            turned[name] = self._turned(name, back).astype(back.dtype, copy=False)
-        return turned
-
     def decode(self, maps: dict[str, np.ndarray]) -> People:
         """People of one image, best first, in pixels of the network's input; see `lib.codecs.parts_decode.decode_parts`."""
         people = parts_decode.decode_parts(maps, self)
@@ -206,8 +185,11 @@ class PartsCodec(parts_decode.PartsOptions):
         return self.radius * scales.to(people.device, torch.float32)
 
     def _turned(self, name: str, back: np.ndarray) -> np.ndarray:
-        """Channels of maps whose columns are turned already."""
-        twins = self.skeleton.flip_index
+        """Ways to the left become ways to the right, too."""
+        twins, k = self.skeleton.flip_index, self.skeleton.num_keypoints
+        channels = {"heatmaps": k, "offsets": 2 * k, "pairwise": 2 * k * (k - 1)}[name]
+        if back.shape[-3] != channels:
+            raise ValueError(f"{name} of skeleton {self.skeleton.name!r} have {channels} channels, not {back.shape[-3]}")
         if name == "heatmaps":
             return back[..., twins, :, :]
         # what a cell's centre is off its mirror image: nothing but for an unusual origin
@@ -224,4 +206,4 @@ class PartsCodec(parts_decode.PartsOptions):
         shift = (mean[order] * (-1, 1) + (beside, 0) - mean) / unit
         gain, shift = (numbers.T[:, :, None, None].astype(back.dtype) for numbers in (gain, shift))
         ways = ways[..., order, :, :] * gain + shift
-        return np.moveaxis(ways, -4, -3).reshape(back.shape)
+        return np.moveaxis(ways, -4, -3).reshape(back.shape).astype(back.dtype, copy=False)

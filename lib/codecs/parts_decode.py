@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lib.codecs import multicut, parts_detect, parts_pairs
-from lib.codecs.checks import CodecBase
+from lib.codecs.codec import Codec
 from lib.codecs.parts_detect import Detections
 from lib.data.pair_statistics import NEVER_SEEN
 from lib.people import People
@@ -31,7 +31,7 @@ SCORES = ("all", "found")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartsOptions(CodecBase):
+class PartsOptions(Codec):
     """Decode options of `PartsCodec`.
 
     Attributes:
@@ -78,18 +78,6 @@ class PartsOptions(CodecBase):
     def pair_tables(self) -> PairTables:
         """What the options and statistics say of each pair, as arrays; made once for a codec."""
         return _pair_tables(self)
-
-
-PUBLISHED_PARTS = {
-    "origin": 4.0,
-    "detection_threshold": 0.2,
-    "nms_radius": 5.0,
-    "max_detections": None,
-    "same_part": (0.2, 7.5),
-    "min_parts": 1,
-}
-"""Decode options of the published programs for COCO: `replace(codec, **PUBLISHED_PARTS)`. Their graph of 40 pairs is an option of
-the trained model."""
 
 
 class PairTables(NamedTuple):

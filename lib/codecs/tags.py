@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lib.codecs import tags_decode, tags_encode
-from lib.codecs.checks import map_size
+from lib.codecs.codec import map_size
 from lib.people import People, pixels_to_cells
 from lib.skeleton import Skeleton
 
@@ -59,6 +60,7 @@ class TagsCodec(tags_decode.TagsOptions):
     truncate: bool = False
     shift: float | None = None
     tags_at_half: bool = False
+    kinds: ClassVar[tuple[str, ...]] = HEATMAPS + TAGS
 
     def __post_init__(self):
         super().__post_init__()
@@ -121,30 +123,6 @@ class TagsCodec(tags_decode.TagsOptions):
                 targets[f"cells{suffix}"] = tags_encode.flat_cells(placed, fine, self.max_people)
         return targets
 
-    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Maps of mirrored images turned back: columns from right to left, left and right keypoints change places.
-
-        Args:
-            maps: any of "heatmaps", "heatmaps_fine", "tags" and "tags_fine", (…, C, h, w); of tags with several numbers C is a
-                multiple of K (of 1, where all keypoints share a map).
-
-        Raises:
-            ValueError: a kind of map that this codec does not have, or a number of channels that does not fit.
-        """
-        turned = {}
-        for name, values in maps.items():
-            if name not in HEATMAPS + TAGS:
-                raise ValueError(f"the codec has heatmaps and tags, not {name!r}, to turn back from the mirror")
-            back = np.asarray(values)[..., ::-1]
-            if name in HEATMAPS or self.tag_per_keypoint:
-                k, channels = self.skeleton.num_keypoints, back.shape[-3]
-                if channels % k:
-                    raise ValueError(f"{name} of skeleton {self.skeleton.name!r} have {k} channels or a multiple, not {channels}")
-                twins = [start + twin for start in range(0, channels, k) for twin in self.skeleton.flip_index]
-                back = back[..., twins, :, :]
-            turned[name] = back
-        return turned
-
     def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Maps (…, C, h, w) of images joined with those of their mirror images, which `flip` has turned back.
 
@@ -166,6 +144,15 @@ class TagsCodec(tags_decode.TagsOptions):
         """The same codec for maps that were all enlarged to one cell per pixel, of which each old cell now fills so many."""
         shift = self._shift * pixels_per_cell / self.stride
         return replace(self, stride=1, fine_factor=1, upsample=1, sigma=self.sigma * pixels_per_cell, shift=shift)
+
+    def _turned(self, name: str, back: np.ndarray) -> np.ndarray:
+        """Of tags with several numbers there are a multiple of K channels, or any number where all keypoints share a map."""
+        if name in TAGS and not self.tag_per_keypoint:
+            return back
+        k, channels = self.skeleton.num_keypoints, back.shape[-3]
+        if channels % k:
+            raise ValueError(f"{name} of skeleton {self.skeleton.name!r} have {k} channels or a multiple, not {channels}")
+        return back[..., [start + twin for start in range(0, channels, k) for twin in self.skeleton.flip_index], :, :]
 
     @property
     def _shift(self) -> float:

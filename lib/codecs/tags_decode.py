@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import interpolate, max_pool2d
 
 from lib.codecs import paf_peaks, tags_group, tags_refine
-from lib.codecs.checks import CodecBase
+from lib.codecs.codec import Codec
 from lib.people import People, cells_to_pixels
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ THAWRO_TAGS = PUBLISHED_TAGS | {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TagsOptions(CodecBase):
+class TagsOptions(Codec):
     """Decode options of `TagsCodec`. "Cells" are those of the finest heatmaps.
 
     Attributes:

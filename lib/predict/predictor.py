@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from lib.checkpoints import Model
 from lib.codecs import CODECS
-from lib.codecs.checks import nearest
+from lib.codecs.codec import nearest
 from lib.data.augment import read_image
 from lib.data.boxes import PADDING
 from lib.detect import SPECS, Detector

@@ -8,7 +8,7 @@ import pytest
 
 from lib.codecs import parts_decode
 from lib.codecs.parts import PartsCodec
-from lib.codecs.parts_decode import PUBLISHED_PARTS, cut_graph, detections
+from lib.codecs.parts_decode import cut_graph, detections
 from lib.codecs.parts_detect import spaced_maxima
 from lib.data.pair_statistics import NEVER_SEEN
 from lib.skeleton import Skeleton
@@ -228,7 +228,7 @@ def test_options_out_of_range_are_refused(options):
 
 
 def test_options_survive_json():
-    codec = replace(CODEC, graph=((0, 1),), pair_model=((0.5,) * 25, None, None), **PUBLISHED_PARTS)
+    codec = replace(CODEC, graph=((0, 1),), pair_model=((0.5,) * 25, None, None), max_detections=None)
     again = PartsCodec(TRIO, **json.loads(json.dumps(codec.options)))
     assert again == codec and hash(again) == hash(codec)
     assert parts_decode.SOLVERS[0] == codec.solver

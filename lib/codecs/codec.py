@@ -1,10 +1,11 @@
-"""What every codec is, and what it asks of its options and of the people it is given."""
+"""What every codec can do, and what it asks of its options and of the people it is given."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import ClassVar
@@ -12,12 +13,25 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from lib.people import People
 from lib.skeleton import Skeleton
 
 
-class CodecBase:
-    """What codecs, which are frozen dataclasses, have in common; see `lib.codecs.Codec`."""
+class Codec(ABC):
+    """What training, prediction and export need to know of a codec, which is a frozen dataclass of its options.
 
+    Attributes:
+        skeleton: keypoints and limbs.
+        stride: pixels of the network's input per cell of the coarsest maps.
+        kinds: names of its maps.
+        per_person: whether it reads one person from the crop of a box.
+        wants_scales: whether `encode` takes them.
+        own_scale: names of the maps that cannot be averaged over several scales of a picture: those of the base scale count.
+    """
+
+    skeleton: Skeleton
+    stride: int
+    kinds: ClassVar[tuple[str, ...]]
     per_person: ClassVar[bool] = False
     wants_scales: ClassVar[bool] = False
     own_scale: ClassVar[tuple[str, ...]] = ()
@@ -26,6 +40,37 @@ class CodecBase:
     def options(self) -> dict:
         """All fields but the skeleton: `type(codec)(skeleton, **options)` makes the same codec."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "skeleton"}
+
+    @property
+    @abstractmethod
+    def strides(self) -> dict[str, int]:
+        """Pixels of the network's input per cell of every map that `decode` needs."""
+
+    @abstractmethod
+    def encode(self, keypoints: Tensor, mask: Tensor | None, size: tuple[int, int]) -> dict[str, Tensor]:
+        """People of a batch, (N, P, K, 3) pixels of the network's input → target maps on the same device.
+
+        Where the codec `wants_scales`, also `scales` (N,), pixels of the network's input per pixel of the original pictures.
+        """
+
+    @abstractmethod
+    def decode(self, maps: dict[str, np.ndarray]) -> People:
+        """Maps of one image → people in pixels of the network's input."""
+
+    @abstractmethod
+    def at_pixels(self, pixels_per_cell: float) -> Codec:
+        """The codec for the same maps enlarged to one cell per pixel."""
+
+    def flip(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Maps (…, C, h, w) of mirrored images turned back: columns from right to left, left and right change places.
+
+        Raises:
+            ValueError: a kind of map that this codec does not have, or a number of channels that does not fit.
+        """
+        for name in maps:
+            if name not in self.kinds:
+                raise ValueError(f"{type(self).__name__} has {', '.join(self.kinds)}, not {name!r}, to turn back from the mirror")
+        return {name: self._turned(name, np.asarray(values)[..., ::-1]) for name, values in maps.items()}
 
     def with_mirrored(self, maps: Mapping[str, np.ndarray], back: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Maps of images averaged with those of their mirror images that `flip` turned back; where these are NaN, alone."""
@@ -45,6 +90,10 @@ class CodecBase:
             if not fits:
                 raise ValueError(f"{type(self).__name__} cannot work with {option}={getattr(self, option)!r}: "
                                  f"{_description(type(self), option)}")  # fmt: skip
+
+    @abstractmethod
+    def _turned(self, name: str, back: np.ndarray) -> np.ndarray:
+        """Channels of maps (…, C, h, w) whose columns are turned already put where they belong."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

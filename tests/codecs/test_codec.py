@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from lib.codecs import CODECS, HeatmapCodec, PafCodec, PartsCodec, TagsCodec
-from lib.codecs.checks import _description, nearest
+from lib.codecs.codec import _description, nearest
 from lib.predict.predictor import codec_from_metadata
 from lib.skeleton import COCO17
 
