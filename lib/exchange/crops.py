@@ -54,6 +54,10 @@ def uncropped(coco: CocoFile, crops: str | Path) -> tuple[CocoFile, Changes]:
         whole = wholes.setdefault(origin.source, Image(len(wholes) + 1, origin.source, origin.width, origin.height))
         places[image.id] = whole.id, origin.box[:2]
         changes.add("labels of a cut-out picture brought back to the whole one", f"{image.file_name} → {origin.source}")
+    names = {image.file_name for image in coco.images}
+    for name, origin in origins.items():
+        if origin.source in wholes and name not in names:
+            changes.add("without labels, though others of the same whole picture have some", f"{name} of {origin.source}", "warning")
     annotations = [_moved(a, *places[a.image_id], changes) for a in coco.annotations]
     result = replace(coco, images=list(wholes.values()), annotations=annotations)
     result.source = coco.source

@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import jsonargparse
-
 from lib import files
+from lib.arguments import Parser
 from lib.checkpoints import file_sha256
 from lib.detect import THRESHOLD
 from lib.preannotate.journal import Journal
 from lib.preannotate.results import CROPS, CVAT_LABELS, IMAGES, LABELS, WHOLE, ZIP, write_results
 from lib.preannotate.work import Work, read_frames, read_pictures
-from lib.predict.command import INTERRUPTED
 from lib.predict.detecting import detector_named
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Pictures, Source, open_source
@@ -26,16 +24,12 @@ JOURNAL = ".preannotate.jsonl"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 130 after Ctrl-C."""
-    parser = jsonargparse.ArgumentParser(prog="python -m lib preannotate", description=preannotate.__doc__.split("\n")[0])
+    """Run the command; returns 0."""
+    parser = Parser(prog="python -m lib preannotate", description=preannotate.__doc__.split("\n")[0])
     parser.add_argument("source", metavar="SOURCE", help="folder of pictures (with its sub-folders), picture, or video")
     parser.add_argument("--crops", action="store_true", help="a picture for every person, instead of whole pictures")
     parser.add_function_arguments(preannotate, as_positional=False, skip={"source", "crops"})
-    try:
-        print(preannotate(**parser.parse_args(arguments).as_dict()))
-    except KeyboardInterrupt as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr)
-        return INTERRUPTED
+    print(preannotate(**parser.parse_args(arguments).as_dict()))
     return 0
 
 
@@ -114,6 +108,8 @@ def preannotate(source: str | Path, pose: str | Path, out: str | Path, *, detect
     names = _names(opened, Path(source)) if opened.kind == "pictures" else {}
     finder = detector and detector_named(detector, device, threshold=detector_threshold)
     predictor = Predictor(pose, device, detector=finder, flip_test=flip_test)
+    if predictor.mirror_is_new:
+        print(f"{pose} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
     wanted = Skeleton.named(skeleton) if skeleton else predictor.skeleton
     places = _places(predictor.skeleton, wanted)
     settings = _settings(

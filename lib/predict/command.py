@@ -10,10 +10,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import numpy as np
 from tqdm.auto import tqdm
 
+from lib.arguments import Parser
 from lib.detect import THRESHOLD
 from lib.predict.detecting import detector_named
 from lib.predict.outputs import Results
@@ -24,12 +24,10 @@ from lib.predict.stages import StageTimes, timed
 from lib.predict.stream import Seen, watch
 from lib.tracking import OneEuro, Tracker
 
-INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 0, or 130 after Ctrl-C."""
-    parser = jsonargparse.ArgumentParser(prog="python -m lib predict", description=predict.__doc__.split("\n")[0])
+    """Run the command; returns 0."""
+    parser = Parser(prog="python -m lib predict", description=predict.__doc__.split("\n")[0])
     parser.add_argument("source", metavar="SOURCE", help="picture, folder of pictures, video, or camera:0")
     parser.add_argument("--input_size", type=int, nargs="+", metavar="SIDE",
                         help="another resolution than the model's: height and width, or one number for both")  # fmt: skip
@@ -37,12 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scale_search", type=float, nargs="+", help="of one person: the best pose of these sizes")
     taken = {"source", "input_size", "scales", "scale_search"}
     parser.add_function_arguments(predict, as_positional=False, skip=taken)
-    options = parser.parse_args(arguments).as_dict()
-    try:
-        predict(**options)
-    except KeyboardInterrupt as stopped:
-        print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
-        return INTERRUPTED
+    predict(**parser.parse_args(arguments).as_dict())
     return 0
 
 

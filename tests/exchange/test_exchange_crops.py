@@ -31,6 +31,14 @@ def test_everything_moves_with_the_corner_and_what_has_no_place_stays_without(tm
     assert any("mask" in rule for rule in changes.lines) and coco.annotations[0].bbox == [1, 2, 3, 4]
 
 
+def test_who_is_still_missing_on_a_whole_picture_is_said(tmp_path):
+    path, coco = crops_and_labels(tmp_path)
+    coco.images, coco.annotations = coco.images[:1], coco.annotations[:1]
+    back, changes = uncropped(coco, path)
+    (rule,) = (rule for rule in changes.lines if "without labels" in rule)
+    assert len(back.annotations) == 1 and changes.lines[rule].example == "b.jpg of deep/walk.jpg"
+
+
 def test_other_pictures_are_refused(tmp_path):
     path, coco = crops_and_labels(tmp_path, box=[100, 50, 60, 80])
     with pytest.raises(ValueError, match=r"a\.jpg has 30×40 pixels, 60×80 were cut out: .* without resizing"):
