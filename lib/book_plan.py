@@ -127,9 +127,9 @@ def _read(path: Path) -> Chapter:
 
 
 def _title(name: str, titles: Sequence[str]) -> str:
-    """The notebook meant by "10", "10_train_trt_pose" or "notebooks/10_train_trt_pose.ipynb"."""
+    """The notebook meant by "1", "01", "01_synthetic_people" or "notebooks/01_synthetic_people.ipynb"."""
     stem = Path(name).name.removesuffix(".ipynb")
-    found = [title for title in titles if title == stem or title.split("_")[0] == stem]
+    found = [title for title in titles if title == stem or title.split("_")[0] == stem.zfill(2)]
     if len(found) != 1:
         raise UsageError(f"notebook {name!r} is {'ambiguous' if found else 'unknown'}{nearest(stem, found or titles)}")
     return found[0]
@@ -139,6 +139,8 @@ def _give(chapters: Sequence[Chapter], titles: Sequence[str], key: str, value: o
     """Set a parameter in every notebook which has it; "10.key" names one notebook."""
     prefix, dot, name = key.rpartition(".")
     owners = [chapter for chapter in chapters if not dot or chapter.title == _title(prefix, titles)]
+    if not owners:
+        raise UsageError(f"{key}: {_title(prefix, titles)} is not among the chosen notebooks")
     takers = [chapter for chapter in owners if name in chapter.defaults]
     if not takers:
         known = {name for chapter in owners for name in chapter.defaults}

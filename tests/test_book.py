@@ -56,6 +56,7 @@ def run(folder, tmp_path):
     ("options", "words"),
     [
         ({"parameters": {"stepz": 3}}, "'stepz', did you mean 'steps'"),
+        ({"notebooks": ["0"], "parameters": {"10.steps": 3}}, "10.steps: 10_train is not among the chosen notebooks"),
         ({"parameters": {"10.rat": 3}}, "10_train has no parameter 'rat', did you mean 'rate'"),
         ({"parameters": {"steps": "many"}}, "00_start: steps: 'many' is not of type int, the default is 40"),
         ({"parameters": {"steps": 1.5}}, "1.5 is not of type int"),

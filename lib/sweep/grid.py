@@ -56,7 +56,7 @@ def read_grid(grid: str | Path | Mapping, profile: str | None = None) -> list[Ru
     if not isinstance(content.get("notebook"), str | int):
         raise UsageError(f"{where}: say which notebook, as `notebook: 21` or with the path of a file")
     fixed, points = _points(content, where)
-    path = Path(str(content["notebook"]).zfill(2))  # YAML reads 00 as a number
+    path = Path(str(content["notebook"]))
     folder = ROOT / path.parent if path.suffix == ".ipynb" else ROOT / "notebooks"
     chapters: dict[str, Chapter] = {}
     for point in points:
