@@ -28,8 +28,19 @@ class OneSentence:
             message, member = f"{inner[1]} has no option {inner[2]!r}", inner
         key = option[1] if option else ".".join(member.groups()) if member else None
         near = difflib.get_close_matches(key, known, 1, cutoff=0.5) if key else ()
-        message = " ".join(re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("a typing.Literal[", "one of [").split())
-        raise WrongArguments(f"{message}; " + (f"did you mean {near[0]!r}?" if near else f"see {self.prog} --help")) from ex
+        raise WrongArguments(f"{plain(message)}; " + (f"did you mean {near[0]!r}?" if near else f"see {self.prog} --help")) from ex
+
+
+def plain(message: str) -> str:
+    """An error of jsonargparse as one line; where a value may be of several kinds, why it is none of them."""
+    for pattern, words in ((r"<class '([\w.]+)'>", r"\1"), (r'Parser key "([\w.]+)":', r"\1:"), (r"; see [\w. -]+ --help", "")):
+        message = re.sub(pattern, words, message)
+    message = " ".join(message.replace("a typing.Literal[", "one of [").split())
+    kinds = re.search(r"Does not validate against any of the Union subtypes .*? Errors: - (.*) Given value type: .*", message)
+    if kinds is None:
+        return message
+    faults = [fault for fault in kinds[1].split(" - ") if fault != "Expected a NoneType"]
+    return message[: kinds.start()] + ", or: ".join(faults)
 
 
 class Parser(OneSentence, jsonargparse.ArgumentParser):

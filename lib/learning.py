@@ -89,6 +89,9 @@ class Learner(lightning.LightningModule, ABC):
             raise ValueError(f"model.group_rates: {type(network).__name__} has no groups of parameters, leave it out")
         self.learning_rate = learning_rate if isinstance(learning_rate, dict) else {0: learning_rate}
         self.schedule, self.warmup_steps = schedule, warmup_steps
+        if min(warmup_steps, weight_decay, *self.learning_rate.values()) < 0:
+            raise ValueError("model.warmup_steps, model.weight_decay and model.learning_rate are not negative, got "
+                             f"{warmup_steps}, {weight_decay} and {learning_rate}")  # fmt: skip
         self.freeze_norm = freeze_norm
         self.jitter = ColorJitter(*color_jitter)
 

@@ -26,7 +26,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lib import ROOT, distributed
-from lib.arguments import OneSentence
+from lib.arguments import OneSentence, WrongArguments, plain
 from lib.classify import ClassifierModule, ImageNetData
 from lib.draw import draw_people, grid, save_picture
 from lib.experiments import NOTE, Experiment, flat
@@ -210,6 +210,10 @@ def parse(arguments: list[str]) -> _Cli:
         try:
             cli = _Cli(*classes, args=arguments, run=False, seed_everything_default=0, parser_class=_Parser,
                        save_config_callback=None, auto_configure_optimizers=False, parser_kwargs=options)  # fmt: skip
+        except WrongArguments:
+            raise
+        except (ValueError, KeyError) as error:  # of a class that cannot take what it was given
+            raise ValueError(plain(str(error.args[0]))) from error
         except MisconfigurationException as error:
             raise ValueError(f"Lightning cannot train with these options of the trainer: {error}") from error
     if isinstance(cli.model, PoseModule):
@@ -353,7 +357,9 @@ class _Cli(LightningCLI):
         if options.precision is None:
             options.precision = fastest_precision(options.accelerator)
         chosen.precision = options.precision
-        if self.config.limit_batches:
+        if self.config.limit_batches is not None:
+            if self.config.limit_batches < 1:
+                raise ValueError(f"limit_batches is {self.config.limit_batches}: leave it out to take all of them")
             chosen.limit_train_batches = chosen.limit_val_batches = self.config.limit_batches
         if options.logger is None:
             version = len([*(out_dir / "logs").glob("version_*")])

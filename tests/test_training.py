@@ -202,6 +202,12 @@ def test_callbacks_of_the_recipe_are_called_and_impossible_trainers_are_one_sent
     cli = parse(["--config", str(MINI), "--out_dir", str(tmp_path), *override_arguments(small), "--trainer.callbacks",
                  json.dumps(watching)])  # fmt: skip
     assert {"LearningRateMonitor", "ModelCheckpoint"} <= {type(callback).__name__ for callback in cli.trainer.callbacks}
+    for key, value, message in (("model.warmup_steps", -3, "not negative, got -3"), ("limit_batches", 0, "leave it out"),
+                                ("model.codec.stdev", "x", "PafCodec cannot be made of"),
+                                ("data.augment.flip", 3, "^Augment: flip is a probability in 0..1, got 3.0$"),
+                                ("model.learning_rate", "x", "Expected a float, or: Expected a dict")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            load_recipe(MINI, small | {key: value})
     with pytest.raises(ValueError, match="options of the trainer: .*enable_checkpointing"):
         load_recipe(MINI, small | {"trainer.enable_checkpointing": False})
 
