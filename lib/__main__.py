@@ -66,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
               file=sys.stderr)  # fmt: skip
         return 2
     module, function, _ = COMMANDS[command]
-    function = getattr(import_module(module), function)
     try:
+        function = getattr(import_module(module), function)
         # these read their own arguments, the others are plain functions, or several by name
         own = command in ("train", "preflight", "predict", "preannotate", "classify", "book")
         result = function(rest) if own else _called(function, rest, command)
