@@ -15,6 +15,7 @@ from lib.detect import THRESHOLD
 from lib.preannotate.journal import Journal
 from lib.preannotate.results import CROPS, CVAT_LABELS, IMAGES, LABELS, WHOLE, ZIP, write_results
 from lib.preannotate.work import Work, read_frames, read_pictures
+from lib.predict.command import told_of_mirrors
 from lib.predict.detecting import detector_named
 from lib.predict.predictor import Predictor
 from lib.predict.sources import Pictures, Source, open_source
@@ -107,9 +108,7 @@ def preannotate(source: str | Path, pose: str | Path, out: str | Path, *, detect
         raise ValueError(f"step {step} is for the frames of a video, and {source} holds pictures: leave it out")
     names = _names(opened, Path(source)) if opened.kind == "pictures" else {}
     finder = detector and detector_named(detector, device, threshold=detector_threshold)
-    predictor = Predictor(pose, device, detector=finder, flip_test=flip_test)
-    if predictor.mirror_is_new:
-        print(f"{pose} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
+    predictor = told_of_mirrors(Predictor(pose, device, detector=finder, flip_test=flip_test))
     wanted = Skeleton.named(skeleton) if skeleton else predictor.skeleton
     places = _places(predictor.skeleton, wanted)
     settings = _settings(

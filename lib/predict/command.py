@@ -88,19 +88,24 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
     """
     _check(start, stop, input_size)
     opened = open_source(source, without=Path(out))
-    predictor = Predictor(
+    predictor = told_of_mirrors(Predictor(
         model, device, flip_test=flip_test, scales=scales, scale_search=scale_search, fit=fit, maps_at=maps_at,
         codec_options=codec, input_size=input_size and (input_size[0], input_size[-1]),
         detector=detector and detector_named(detector, device, threshold=detector_threshold),
-    )  # fmt: skip
-    if predictor.mirror_is_new:
-        print(f"{model} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
+    ))  # fmt: skip
     painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
     tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
     how = {"start": start, "stop": stop, "batch_size": batch_size, "detect_every": detect_every}
     with closing(watch(predictor, opened, tracker, **how)) as frames:
         results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
         return _write_all(frames, painter, results, opened, _total(opened.length, start, stop))
+
+
+def told_of_mirrors(predictor: Predictor) -> Predictor:
+    """The same; where a flip test was asked for that may do harm, the user is told."""
+    if predictor.mirror_is_new:
+        print(f"{predictor.source} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
+    return predictor
 
 
 def _check(start: int, stop: int | None, input_size: Sequence[int] | None) -> None:
