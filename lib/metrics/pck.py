@@ -12,33 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lib.metrics.coco import CocoScorer
-from lib.metrics.heads import head_errors
-from lib.metrics.pckh import Pckh, area, shares
+from lib.metrics.pckh import area, shares
 
 THRESHOLD = 0.2
 THRESHOLDS = np.linspace(0, THRESHOLD, 41)  # of the curve, in sizes
-
-
-def pck(predicted: np.ndarray, truth: np.ndarray, sizes: np.ndarray, threshold: float = THRESHOLD) -> Pckh:
-    """PCK of people who were predicted one by one.
-
-    Args:
-        predicted: (P, K, 3) pixels and score; 0 = not found.
-        truth: (P, K, 3) pixels and visibility; 0 = not labelled.
-        sizes: (P,) pixels, for example `box_sizes`.
-        threshold: in sizes; a keypoint exactly there is still correct.
-
-    Raises:
-        ValueError: a size is not above 0.
-    """
-    if not (np.asarray(sizes) > 0).all():
-        raise ValueError(f"sizes are pixels above 0, got {np.asarray(sizes)[~(np.asarray(sizes) > 0)].ravel()[0]}")
-    return shares(head_errors(np.asarray(predicted), np.asarray(truth), np.asarray(sizes)), threshold)
-
-
-def box_sizes(boxes: np.ndarray) -> np.ndarray:
-    """(P,) longer sides of boxes (P, 4) [x, y, width, height]."""
-    return np.asarray(boxes, float).reshape(-1, 4)[:, 2:].max(axis=1)
 
 
 def pck_curves(scorer: CocoScorer, matches: Sequence[Mapping]) -> dict[str, np.ndarray]:
@@ -51,7 +28,7 @@ def pck_curves(scorer: CocoScorer, matches: Sequence[Mapping]) -> dict[str, np.n
     errors = [np.zeros((0, len(scorer.keypoints)))]
     for found in matches:
         rows = [a for a in scorer.figures.get(found["image_id"], ()) if not a["ignore"]]
-        sizes = box_sizes([a["bbox"] for a in rows])
+        sizes = np.array([max(a["bbox"][2:]) for a in rows], float)
         errors.append(found["error"][sizes > 0] / sizes[sizes > 0, None])
     at = [shares(np.concatenate(errors), threshold) for threshold in THRESHOLDS]
     curves = {name: np.array([found.keypoints[k] for found in at]) for k, name in enumerate(scorer.keypoints)}
