@@ -114,7 +114,11 @@ def oks(predicted: np.ndarray, truth: np.ndarray, areas: np.ndarray, sigmas: np.
         (D, G) in 0..1; 0 for a true person without a labelled keypoint.
     """
     distance2 = ((predicted[:, None, :, :2] - truth[None, :, :, :2]) ** 2).sum(-1)
-    variance = (2 * np.asarray(sigmas)) ** 2
-    exponent = distance2 / (2 * variance * (np.asarray(areas)[None, :, None] + np.spacing(1)))
     labelled = truth[None, :, :, 2] > 0
-    return (np.exp(-exponent) * labelled).sum(-1) / np.maximum(labelled.sum(-1), 1)
+    return (oks_terms(distance2, areas, sigmas) * labelled).sum(-1) / np.maximum(labelled.sum(-1), 1)
+
+
+def oks_terms(distance2: np.ndarray, areas: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
+    """How similar single keypoints are, whose mean OKS is: (…, K) of squared distances (…, K) and areas (…), pixels²."""
+    variance = (2 * np.asarray(sigmas)) ** 2
+    return np.exp(-distance2 / (2 * variance * (np.asarray(areas)[..., None] + np.spacing(1))))

@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from lib.data.coco import CocoFile, category_named, skeleton_of
 from lib.metrics.by_name import ByName
-from lib.people import People, oks
+from lib.people import People, oks, oks_terms
 from lib.skeleton import COCO17, Skeleton
 
 METRICS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
@@ -170,8 +170,7 @@ class CocoScorer(ByName):
             distance = np.linalg.norm(found[d, :, :2] - truth[g, :, :2], axis=-1)
             best[g] = scores[d, g]
             error[g, there] = distance[there]
-            terms = np.exp(-(distance**2) / (2 * (2 * self.sigmas) ** 2 * (areas[g] + np.spacing(1))))
-            similarity[g, there] = terms[there]
+            similarity[g, there] = oks_terms(distance**2, areas[g], self.sigmas)[there]
         return {"image_id": image_id, "people": len(truth), "predictions": len(found), "oks": best,
                 "similarity": similarity, "error": error}  # fmt: skip
 

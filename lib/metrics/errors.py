@@ -25,6 +25,7 @@ import numpy as np
 
 from lib.metrics.coco import CocoScorer
 from lib.metrics.precision import THRESHOLDS, Scene, Tally, match, precision_at_recall, scenes_of, tally
+from lib.people import oks_terms
 from lib.skeleton import Skeleton
 
 KINDS = ("good", "jitter", "inversion", "swap", "miss")
@@ -157,10 +158,8 @@ def _kinds(scene: Scene, d: int, g: int, sigmas: np.ndarray, twins: np.ndarray) 
     """(K,) number of the kind of prediction d's keypoints when it is person g, and (K,) the largest similarity."""
     order = [g, *(other for other in range(len(scene.truth)) if other != g)]
     places = np.concatenate([scene.truth[order], scene.truth[order][:, twins]])
-    areas = np.tile(scene.areas[order], 2)[:, None]
     distance2 = ((places[..., :2] - scene.keypoints[d, :, :2]) ** 2).sum(axis=-1)
-    terms = np.exp(-distance2 / (2 * (2 * sigmas) ** 2 * (areas + np.spacing(1))))
-    terms = np.where(places[..., 2] > 0, terms, -1.0)
+    terms = np.where(places[..., 2] > 0, oks_terms(distance2, np.tile(scene.areas[order], 2), sigmas), -1.0)
     near, at = terms.max(axis=0).clip(0), terms.argmax(axis=0)
     near[scene.keypoints[d, :, 2] <= 0] = 0
     kinds = np.where(at == 0, np.where(near > GOOD, 0, 1), np.where(at == len(order), 2, 3))
@@ -221,8 +220,7 @@ def _alike(points: np.ndarray, found: np.ndarray, sigmas: np.ndarray) -> np.ndar
     """(D, D) similarity of predicted people with each other, by the keypoints that both have; their area is what these span."""
     low = np.where(found[..., None], points, np.inf).min(axis=1)
     spans = np.where(found.any(axis=1), (np.where(found[..., None], points, -np.inf).max(axis=1) - low).prod(axis=-1), 0.0)
-    areas = (spans[:, None] + spans) / 2 + np.spacing(1)
     distance2 = ((points[:, None] - points) ** 2).sum(axis=-1)
     both = found[:, None] & found
-    terms = np.exp(-distance2 / (2 * (2 * sigmas) ** 2 * areas[..., None])) * both
+    terms = oks_terms(distance2, (spans[:, None] + spans) / 2, sigmas) * both
     return terms.sum(axis=-1) / np.maximum(both.sum(axis=-1), 1)

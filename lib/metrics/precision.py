@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from lib.metrics.coco import CocoScorer
-from lib.people import oks
+from lib.people import oks, oks_terms
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -55,8 +55,7 @@ class Scene:
         for g in np.flatnonzero(~(self.truth[..., 2] > 0).any(axis=1)):
             low, high = self.boxes[g, :2] - self.boxes[g, 2:], self.boxes[g, :2] + 2 * self.boxes[g, 2:]
             outside = np.maximum(low - points, 0) + np.maximum(points - high, 0)
-            exponent = (outside**2).sum(-1) / (2 * (2 * sigmas) ** 2 * (self.areas[g] + np.spacing(1)))
-            similarity[:, g] = np.exp(-exponent).mean(axis=1)
+            similarity[:, g] = oks_terms((outside**2).sum(-1), self.areas[g], sigmas).mean(axis=1)
         return similarity
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from lib.codecs import Codec
-from lib.people import People, invert_affine
+from lib.people import People, invert_affine, oks_terms
 from lib.predict.fitting import Fitted, fit_box
 
 SAME_PERSON = 0.9
@@ -77,8 +77,7 @@ def suppressed(keypoints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sig
         first, order = order[0], order[1:]
         kept.append(first)
         distance2 = ((keypoints[order, :, :2] - keypoints[first, :, :2]) ** 2).sum(axis=2)
-        area = (areas[order] + areas[first])[:, None] / 2 + np.spacing(1)
-        similarity = np.exp(-distance2 / (2 * (2 * sigmas) ** 2 * area)).mean(axis=1)
+        similarity = oks_terms(distance2, (areas[order] + areas[first]) / 2, sigmas).mean(axis=1)
         order = order[similarity <= threshold]
     return np.array(kept, np.int64)
 
