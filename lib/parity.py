@@ -133,9 +133,9 @@ class Report:
 
     def to_dict(self) -> dict:
         """For a JSON file beside the export."""
-        shifts = {f"shift_q{100 * q:g}": float(np.quantile(self.shifts, q, method="lower")) for q in (0.5, 0.9, 0.99, 1)} \
-            if len(self.shifts) else {}  # fmt: skip
-        shifts = {name: value if np.isfinite(value) else None for name, value in shifts.items()}
+        levels = (0.5, 0.9, 0.99, 1) if len(self.shifts) else ()
+        shifts = [float(np.quantile(self.shifts, level, method="lower")) for level in levels]
+        shifts = {f"shift_q{100 * q:g}": shift if np.isfinite(shift) else None for q, shift in zip(levels, shifts)}
         return {"file": self.file, "provider": self.provider, "images": self.images, "inputs": self.inputs, "batch_sizes": list(self.batch_sizes),
                 "maps": self.maps, "keypoints": len(self.shifts), **shifts, "ap": self.ap, "no_ap": self.no_ap,
                 "tolerance": asdict(self.tolerance), "failures": self.failures}  # fmt: skip

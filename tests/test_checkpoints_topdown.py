@@ -126,7 +126,7 @@ def test_files_that_do_not_fit_are_named(network, tmp_path):
     with pytest.raises(ValueError, match="are missing.*layer3"):
         load_topdown(write({k: v for k, v in state.items() if "layer3.1.bn" not in k}, tmp_path / "cut.pth"))
     del state["final_layer.weight"]
-    with pytest.raises(ValueError, match="no top-down checkpoint"):
+    with pytest.raises(ValueError, match="is not a top-down checkpoint"):
         load_topdown(write(state, tmp_path / "none.pth"))
     with pytest.raises(FileNotFoundError):
         load_topdown(tmp_path / "nowhere.pth")

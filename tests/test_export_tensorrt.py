@@ -70,8 +70,6 @@ class Builder:
 
 
 class Config:
-    builder_optimization_level = None
-
     def __init__(self, trt):
         self.trt = trt
 
@@ -199,10 +197,10 @@ def folder(tmp_path_factory):
 
 def test_a_plan_is_built_as_documented(trt, folder, tmp_path):
     plan = tmp_path / "dots.plan"
-    facts = export_tensorrt.build_tensorrt(folder / "dots.onnx", plan, max_batch=4, workspace_mib=64)
+    facts = export_tensorrt.build_tensorrt(folder / "dots.onnx", plan, max_batch=4)
     calls = {call[0]: call[1:] for call in trt.calls}
     assert calls["create_network"] == (2,)
-    assert calls["set_memory_pool_limit"] == ("workspace", 64 << 20)
+    assert calls["set_memory_pool_limit"] == ("workspace", 2 << 30)
     assert calls["set_shape"] == ("images", (1, 3, 96, 128), (4, 3, 96, 128), (4, 3, 96, 128))
     assert "add_optimization_profile" in calls
     card = json.loads(Path(f"{plan}.json").read_text())

@@ -19,10 +19,8 @@ from lib.checkpoints.public import (
     load_trt_pose,
     load_weights,
 )
-from lib.models.own import FORMAT
 
 __all__ = [
-    "FORMAT",
     "Classifier",
     "Model",
     "file_sha256",

@@ -106,8 +106,7 @@ def load_trt_pose(path: str | Path, skeleton: Skeleton = COCO18_NECK, trunk: str
     fill(network, state, path, trained_on or _public_skeleton(COCO18_NECK, skeleton, *_trt_pose_channels(state), path))
     named = re.search(r"_(\d+)x(\d+)", Path(path).name)
     size = input_size or ((int(named[1]), int(named[2])) if named else (224, 224))
-    info = {"source": Path(path).name, "sha256": file_sha256(path)}
-    return Model(network.eval(), PafCodec(skeleton, stride=network.stride), size, keep_aspect_ratio, info)
+    return Model(network.eval(), PafCodec(skeleton, stride=network.stride), size, keep_aspect_ratio, _origin(path))
 
 
 def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18, num_refinement_stages: int | None = 1, *,
@@ -141,8 +140,7 @@ def load_lightweight_openpose(path: str | Path, skeleton: Skeleton = OPENPOSE18,
     network = LightweightOpenPose(skeleton, wanted)
     fill(network, state, path, trained_on or _public_skeleton(OPENPOSE18, skeleton, *_openpose_channels(state), path))
     codec = PafCodec(skeleton, **LIGHTWEIGHT_OPENPOSE_TARGETS, **COARSE)
-    info = {"source": Path(path).name, "sha256": file_sha256(path)}
-    return Model(network.eval(), codec, input_size, keep_aspect_ratio, info)
+    return Model(network.eval(), codec, input_size, keep_aspect_ratio, _origin(path))
 
 
 def load_hrnet(
@@ -171,7 +169,7 @@ def load_hrnet(
     network = _random(HRNetClassifier, count if classes is None else classes, **options)
     report = fill(network, public.state, path)
     print(f"{path} ({public.layout} classifier, width {options['width']}, {count} classes): {report}")
-    return Classifier(network.eval(), input_size, {"source": Path(path).name, "sha256": file_sha256(path)})
+    return Classifier(network.eval(), input_size, _origin(path))
 
 
 def load_higherhrnet(path: str | Path, skeleton: Skeleton = COCO17, *, trained_on: Skeleton | None = None,
@@ -208,8 +206,7 @@ def load_higherhrnet(path: str | Path, skeleton: Skeleton = COCO17, *, trained_o
     codec = TagsCodec(
         skeleton, truncate=True, tag_per_keypoint=options["tag_per_keypoint"], tags_at_half=options["tags_at_half"]
     )
-    info = {"source": Path(path).name, "sha256": file_sha256(path)}
-    return Model(network.eval(), codec, size, keep_aspect_ratio, info)
+    return Model(network.eval(), codec, size, keep_aspect_ratio, _origin(path))
 
 
 def load_topdown(path: str | Path, skeleton: Skeleton | None = None, *, trained_on: Skeleton | None = None,
@@ -234,8 +231,7 @@ def load_topdown(path: str | Path, skeleton: Skeleton | None = None, *, trained_
     source = trained_on or _topdown_skeleton(state, skeleton, path)
     network = _random(TopDown, skeleton or source, **options)
     fill(network, state, path, source)
-    info = {"source": Path(path).name, "sha256": file_sha256(path)}
-    return Model(network.eval(), HeatmapCodec(network.skeleton, **codec), input_size or named, info=info)
+    return Model(network.eval(), HeatmapCodec(network.skeleton, **codec), input_size or named, info=_origin(path))
 
 
 def load_deepercut(path: str | Path, skeleton: Skeleton | None = None, *, trained_on: Skeleton | None = None,
@@ -275,8 +271,7 @@ def load_deepercut(path: str | Path, skeleton: Skeleton | None = None, *, traine
     pairwise, stride = options["pairwise"], network.stride
     codec = PartsCodec(network.skeleton, stride, radius_scales=True, origin=stride / 2 - (source == MPII14),
                        pairwise=pairwise, single=not pairwise)  # fmt: skip
-    info = {"source": Path(path).name, "sha256": file_sha256(path)}
-    return Model(network.eval(), codec, input_size or ((640, 640) if pairwise else (560, 560)), keep_aspect_ratio, info)
+    return Model(network.eval(), codec, input_size or ((640, 640) if pairwise else (560, 560)), keep_aspect_ratio, _origin(path))
 
 
 def _deepercut_source(state: Mapping[str, Tensor], trained_on: Skeleton | None, skeleton: Skeleton | None,
@@ -337,6 +332,11 @@ def _load_hrnet_weights(network: nn.Module, path: Path, trained_on: Skeleton | N
     report = fill(network, state, path, source, options)
     print(f"{path}: {report}")
     return report
+
+
+def _origin(path: str | Path) -> dict[str, str]:
+    """What a model's `info` says of the file it was read from."""
+    return {"source": Path(path).name, "sha256": file_sha256(path)}
 
 
 def _random(kind: type[nn.Module], *arguments: Any, **options: Any) -> nn.Module:

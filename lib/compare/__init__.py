@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,8 @@ from lib.compare.table import markdown, text, write_readme
 from lib.data.coco import find_split
 from lib.detect import Detector, OnnxYolo
 from lib.evaluate import DETECTOR_THRESHOLD, evaluate
-from lib.export import METADATA_KEY, export_onnx
+from lib.export import export_onnx
+from lib.export.onnx_file import metadata_of
 from lib.metrics.errors import FIXES
 from lib.model_summary import multiply_adds
 from lib.predict import Predictor
@@ -41,6 +41,7 @@ SHIPPED = tuple(f"pretrained/{name}_mini.safetensors"
                 for name in ("trt_pose", "lightweight_openpose", "higherhrnet", "deepercut", "topdown"))  # fmt: skip
 DETECTOR = SHIPPED[0]
 PEOPLE = (1, 5, 20)
+TRUTH = "ground-truth boxes"
 PARITY_IMAGES = 8  # on which an exported file must find the same people before it is compared
 
 Runtime = Literal["onnx", "torch"]
@@ -123,12 +124,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A model, opened; `spec` is its detector's."""
+    """A model, opened."""
 
     name: str
     path: Path
     predictor: Predictor
-    spec: str | None
     boxes: str
     of_detector: tuple[float, float]
 
@@ -179,9 +179,8 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
         sizes = list(_counted(bar, memory_of(opened if memory else [], threads), "memory"))
         with tempfile.TemporaryDirectory() as drawn:
             latency = _latency(entries, people, rounds, repeats, Path(drawn), bar)
-    for i, row in enumerate(rows):
-        grown = sizes[i] if memory else float("nan")
-        rows[i] = Row(**{**vars(row), "memory": grown, "latency": latency[i][0], "spread": latency[i][1]})
+    for i, (medians, spread) in enumerate(latency):
+        rows[i] = replace(rows[i], memory=sizes[i] if memory else float("nan"), latency=medians, spread=spread)
     counted, facts = len(analyses[0].files), machine()
     rules = (f"{counted} images of {data_dir} ({split}), our rules, {' and '.join(sorted({r.provider for r in rows}))}, "
              f"{threads} thread{'s' * (threads > 1)} of {facts['cpu']}")  # fmt: skip
@@ -220,11 +219,11 @@ def main(models: tuple[str, ...] = SHIPPED, data_dir: str = "data/synthetic", sp
     """
     found = compare(models, data_dir, split, detector=detector, runtime=runtime, threads=threads, limit=limit, people=people,
                     rounds=rounds, repeats=repeats, memory=memory, folder=out)  # fmt: skip
+    print(found.rules, found.table(), sep="\n\n")
     write_comparison(found, ROOT / out)
     if readme is not None:
         write_readme(readme, found.markdown(), picture)
         _save(found, picture)
-    print(found.rules, found.table(), sep="\n\n")
 
 
 def write_comparison(found: Comparison, out: str | Path) -> None:
@@ -259,13 +258,13 @@ class _Opening:
         path, name = self.exported(model), self.names[model]
         codec = open_network(path).metadata["codec"]["name"]
         if not getattr(CODECS[codec], "per_person", False):
-            yield _Entry(name, path, Predictor(path, threads=self.threads), None, "", (0, 0))
+            yield _Entry(name, path, Predictor(path, threads=self.threads), "", (0, 0))
             return
         truth = detector_named("truth", annotations=self.annotations)
-        yield _Entry(name, path, Predictor(path, threads=self.threads, detector=truth), "truth", "ground-truth boxes", (0, 0))
+        yield _Entry(name, path, Predictor(path, threads=self.threads, detector=truth), TRUTH, (0, 0))
         found_by, size = self.detector(detector)
         boxes = f"boxes of {self.names.get(ROOT / detector, found_by.name)}"
-        yield _Entry(name, path, Predictor(path, threads=self.threads, detector=found_by), detector, boxes, size)
+        yield _Entry(name, path, Predictor(path, threads=self.threads, detector=found_by), boxes, size)
 
     def detector(self, spec: str) -> tuple[Detector, tuple[float, float]]:
         """The detector and its network's parameters and multiply-adds, which are known if it is one of ours."""
@@ -302,15 +301,15 @@ def _different_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _source(path: Path) -> str | None:
-    entries = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    return json.loads(entries.get(METADATA_KEY, "{}")).get("export", {}).get("source_sha256")
+    """SHA-256 of the checkpoint that an exported file was made of."""
+    return metadata_of(onnx.load(path))["export"].get("source_sha256")
 
 
 def _row(entry: _Entry, metrics: dict[str, float], analysis: Analysis) -> Row:
     predictor, errors = entry.predictor, analysis.errors
     gained = {fix: errors.alone[fix] - analysis.average_precision for fix in FIXES}
-    return Row(entry.name, predictor.metadata["network"]["name"], predictor.input_size, entry.boxes, predictor.provider, metrics, errors.shares(), gained,
-               errors.people, *_size(predictor), entry.of_detector)  # fmt: skip
+    return Row(entry.name, predictor.metadata["network"]["name"], predictor.input_size, entry.boxes, predictor.provider, metrics,
+               errors.shares(), gained, errors.people, *_size(predictor), entry.of_detector)  # fmt: skip
 
 
 def _size(predictor: Predictor) -> tuple[int, int]:
@@ -326,8 +325,9 @@ def _latency(entries: Sequence[_Entry], people: Sequence[int], rounds: int, repe
     for _ in range(rounds):
         for count, (truth, pictures) in crowds.items():
             for i, entry in _counted(bar, list(enumerate(entries)), f"{count} people"):
-                with _boxes_of(entry, truth):
-                    stages = measure(entry.predictor, pictures, warmup=1, repeats=repeats)
+                if entry.boxes == TRUTH:  # those of the pictures that are shown
+                    entry.predictor.detector = detector_named("truth", annotations=truth)
+                stages = measure(entry.predictor, pictures, warmup=1, repeats=repeats)
                 times.setdefault((i, count), []).append({stage: latency.p50 for stage, latency in stages.items()})
     found = []
     for i in range(len(entries)):
@@ -335,18 +335,6 @@ def _latency(entries: Sequence[_Entry], people: Sequence[int], rounds: int, repe
         spread = {n: (min(t["total"] for t in times[i, n]), max(t["total"] for t in times[i, n])) for n in people}
         found.append((medians, spread))
     return found
-
-
-@contextmanager
-def _boxes_of(entry: _Entry, annotations: Path) -> Iterator[None]:
-    """Annotated boxes are those of the pictures that are shown."""
-    detector = entry.predictor.detector
-    if entry.spec == "truth":
-        entry.predictor.detector = detector_named("truth", annotations=annotations)
-    try:
-        yield
-    finally:
-        entry.predictor.detector = detector
 
 
 def _counted(bar: tqdm, items: Iterable, what: str) -> Iterator:

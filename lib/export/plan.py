@@ -21,6 +21,8 @@ from lib.runtime import METADATA_KEY, checked_device, checked_metadata
 from lib.runtime.checks import INPUT
 from lib.runtime.plan import import_tensorrt
 
+WORKSPACE = 2 << 30  # bytes of the GPU, for scratch
+
 
 def plan_name(exported: Path, max_batch: int) -> str:
     """`<model>_<gpu>_trt<version>_<precision>_b<max batch>.plan` for this machine."""
@@ -30,17 +32,13 @@ def plan_name(exported: Path, max_batch: int) -> str:
     return f"{exported.stem}_{_gpu()}_trt{trt.__version__}_{precision}_b{max_batch}.plan"
 
 
-def build_tensorrt(
-    exported: str | Path, plan: str | Path, max_batch: int = 8, workspace_mib: int = 2048, optimization_level: int = 3
-) -> dict:
+def build_tensorrt(exported: str | Path, plan: str | Path, max_batch: int = 8) -> dict:
     """Build a plan for this machine's GPU; takes minutes the first time, a timing cache beside the plan shortens the next.
 
     Args:
         exported: ONNX file of `lib.export`.
         plan: `.plan` file to write; `PLAN.json` says what it was built from and how to read its maps.
         max_batch: the plan takes 1 to max_batch images and is tuned for max_batch.
-        workspace_mib: scratch memory on the GPU.
-        optimization_level: 0 to 5; higher searches longer.
 
     Returns:
         What stands in `PLAN.json`.
@@ -57,8 +55,7 @@ def build_tensorrt(
     builder = trt.Builder(logger)
     network = _parsed(trt, builder, logger, exported)
     config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
-    config.builder_optimization_level = optimization_level
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
     shapes = [(batch, 3, *metadata["input_size"]) for batch in (1, max_batch, max_batch)]
     profile = builder.create_optimization_profile()
     profile.set_shape(INPUT, *shapes)

@@ -94,6 +94,25 @@ def identify(content: Any) -> tuple[str | None, str]:
     return None, f"its tensors are named {', '.join(repr(key) for key in list(content)[:3])}"
 
 
+def read_kind(path: str | Path, what: str, *kinds: str) -> tuple[dict[str, Tensor], str, Mapping[str, Any]]:
+    """The tensors of a public file of certain kinds, under their own names; its kind; and all that stands in it.
+
+    Args:
+        path: the file.
+        what: it should be, for the sentence: "an HRNet checkpoint".
+        kinds: of `READ_WITH`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file; the sentence says what it is instead, where that shows.
+    """
+    content = read_foreign(path)
+    kind, found = identify(content)
+    if kind not in kinds:
+        raise ValueError(f"{path} is not {what}: {found}")
+    return only_tensors(bare_state(content), path), kind, content
+
+
 def bare_state(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """The state dict inside a training checkpoint, without what wrappers of the network put in front of every name.
 

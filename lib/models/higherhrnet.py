@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.models.grouping_loss import KINDS, grouping_loss
-from lib.models.hrnet import Basic, HRNet, check_counts, check_modules, pretrained_path
+from lib.models.hrnet import Basic, HRNet, check_counts, pretrained_path
 from lib.models.hrnet_public import load_trunk
 from lib.models.images import ImageNetNormalise, check_images
 from lib.models.maps_loss import masked_squares
@@ -53,13 +53,13 @@ class HigherHRNet(nn.Module):
                  pretrained: bool | str = False):  # fmt: skip
         super().__init__()
         check_counts(refine_blocks=refine_blocks)
-        check_modules(modules)
         if kind not in KINDS:
             raise ValueError(f"kind of the grouping loss is one of {', '.join(KINDS)}, got {kind!r}")
         for name, weight in (("push", push), ("pull", pull)):
             if not isinstance(weight, (int, float)) or not weight >= 0:
                 raise ValueError(f"{name} is the weight of a loss, 0 or more, got {weight!r}")
         self.skeleton = skeleton
+        self.trunk = HRNet(width, blocks, modules, stem, bottlenecks, all_scales=False)
         self.options: dict[str, Any] = {
             "width": width, "tags_at_half": tags_at_half, "tag_per_keypoint": tag_per_keypoint, "push": push, "pull": pull,
             "kind": kind, "blocks": blocks, "modules": list(modules), "stem": stem, "bottlenecks": bottlenecks,
@@ -68,7 +68,6 @@ class HigherHRNet(nn.Module):
         keypoints = skeleton.num_keypoints
         tags = keypoints if tag_per_keypoint else 1
         self.normalise = ImageNetNormalise()
-        self.trunk = HRNet(width, blocks, modules, stem, bottlenecks, all_scales=False)
         self.heatmaps, self.tags = nn.Conv2d(width, keypoints, 1), nn.Conv2d(width, tags, 1)
         self.enlarge = nn.Sequential(
             nn.ConvTranspose2d(width + keypoints + tags, width, 4, stride=2, padding=1, bias=False),

@@ -53,13 +53,12 @@ class HRNetClassifier(nn.Module):
         super().__init__()
         self.classes = _class_names(classes)
         check_counts(head=head, features=features)
-        check_modules(modules)
+        self.trunk = HRNet(width, blocks, modules, stem, bottlenecks)
         self.options: dict[str, Any] = {
             "width": width, "blocks": blocks, "modules": list(modules), "stem": stem, "bottlenecks": bottlenecks,
             "head": head, "features": features, "pretrained": False,
         }  # fmt: skip
         self.normalise = ImageNetNormalise()
-        self.trunk = HRNet(width, blocks, modules, stem, bottlenecks)
         middles = [head << i for i in range(len(self.trunk.channels))]
         self.widen = nn.ModuleList(Bottleneck(c, middle) for c, middle in zip(self.trunk.channels, middles))
         wide = [EXPANSION * middle for middle in middles]
@@ -105,7 +104,7 @@ class HRNet(nn.Module):
                  bottlenecks: int = 4, all_scales: bool = True):  # fmt: skip
         super().__init__()
         check_counts(width=width, blocks=blocks, stem=stem, bottlenecks=bottlenecks)
-        check_modules(modules)
+        _check_modules(modules)
         self.channels = tuple(width << i for i in range(len(modules) + 1))
         self.stem = nn.Sequential(conv(3, stem, 3, stride=2), conv(stem, stem, 3, stride=2))
         single = EXPANSION * stem
@@ -204,18 +203,6 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} is a whole number from 1 up, got {value!r}")
 
 
-def check_modules(modules: Sequence[int]) -> None:
-    """Refuse a trunk of another depth than two to four stages.
-
-    Raises:
-        ValueError: with what is published.
-    """
-    fits = isinstance(modules, (list, tuple)) and 1 <= len(modules) <= 3
-    if not fits or any(type(count) is not int or count < 1 for count in modules):
-        raise ValueError(f"modules are one to three whole numbers from 1 up, one for each stage behind the first, got {modules!r}; "
-                         "published is [1, 4, 3]")  # fmt: skip
-
-
 def pretrained_path(pretrained: bool | str):
     """The file that `pretrained` names, relative to the repository.
 
@@ -237,6 +224,14 @@ def _bridge(channels: Sequence[int], source: int, target: int) -> nn.Module:
         return steps.append(nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"))
     halvings = [conv(channels[source], channels[source], 3, stride=2) for _ in range(target - source - 1)]
     return nn.Sequential(*halvings, conv(channels[source], channels[target], 3, stride=2, activate=False))
+
+
+def _check_modules(modules: Sequence[int]) -> None:
+    """Refuse a trunk of another depth than two to four stages."""
+    fits = isinstance(modules, (list, tuple)) and 1 <= len(modules) <= 3
+    if not fits or any(type(count) is not int or count < 1 for count in modules):
+        raise ValueError(f"modules are one to three whole numbers from 1 up, one for each stage behind the first, got {modules!r}; "
+                         "published is [1, 4, 3]")  # fmt: skip
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:

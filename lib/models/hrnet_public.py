@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from lib.models.foreign import bare_state, identify, only_tensors, read_foreign
+from lib.models.foreign import read_kind
 from lib.models.own import read_own
 from lib.weights import LoadReport
 
@@ -87,11 +87,8 @@ def read_public(path: str | Path, num_keypoints: int = 17) -> PublicFile:
         FileNotFoundError: no such file.
         ValueError: another kind of file; the sentence says what it is instead, where that shows.
     """
-    content = read_foreign(path)
-    kind, what = identify(content)
-    if kind not in ("hrnet", "higherhrnet", "topdown"):  # of the last the trunk
-        raise ValueError(f"{path} is not an HRNet checkpoint: {what}")
-    state, layout = only_tensors(bare_state(content), path), "official"
+    state, kind, _ = read_kind(path, "an HRNet checkpoint", "hrnet", "higherhrnet", "topdown")  # of the last the trunk
+    layout = "official"
     for name, mark, rules in (("thawro", "backbone.stages.", _THAWRO), ("mmpose", "backbone.stage2.", _MMPOSE)):
         if any(key.startswith(mark) for key in state):
             state, layout = _renamed(state, rules), name

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.models.foreign import bare_state, identify, only_tensors, read_foreign
+from lib.models.foreign import read_kind
 
 
 def read_public(path: str | Path) -> dict[str, Tensor]:
@@ -24,7 +24,7 @@ def read_public(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: another kind of file; the sentence says what it is instead, where that shows.
     """
-    state = _read_kind(path, "lightweight_openpose", "checkpoint of Lightweight OpenPose")
+    state = read_kind(path, "a checkpoint of Lightweight OpenPose", "lightweight_openpose")[0]
     essential = ("model.0.0.weight", "initial_stage.heatmaps.1.0.bias", "initial_stage.pafs.1.0.bias")
     if lacking := [key for key in essential if key not in state]:
         raise ValueError(f"{path} lacks {', '.join(lacking)}: it is not a complete checkpoint of Lightweight OpenPose")
@@ -51,7 +51,7 @@ def read_mobilenet(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: another kind of file; the sentence says what it is instead, where that shows.
     """
-    state = _read_kind(path, "mobilenet", "MobileNet classifier")
+    state = read_kind(path, "a MobileNet classifier", "mobilenet")[0]
     return {key: value for key, value in state.items() if re.match(r"model\.(\d|10|11)\.", key)}
 
 
@@ -59,14 +59,6 @@ def num_refinement_stages(state: Mapping[str, Any]) -> int:
     """How many refinement stages a state dict has, counted from their names."""
     found = [re.match(r"refinement_stages\.(\d+)\.", key) for key in state]
     return 1 + max((int(match[1]) for match in found if match), default=-1)
-
-
-def _read_kind(path: str | Path, wanted: str, what: str) -> dict[str, Tensor]:
-    content = read_foreign(path)
-    kind, found = identify(content)
-    if kind != wanted:
-        raise ValueError(f"{path} is not a {what}: {found}")
-    return only_tensors(bare_state(content), path)
 
 
 def _swap_pairs(values: Tensor, dim: int = 0) -> Tensor:

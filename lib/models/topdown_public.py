@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lib.models.foreign import bare_state, identify, only_tensors, read_foreign
+from lib.models.foreign import read_kind
 from lib.models.images import IMAGENET_MEAN, IMAGENET_STD
 
 RESNETS = {"2 2 2 2": "resnet18", "3 4 6 3": "resnet50", "3 4 23 3": "resnet101", "3 8 36 3": "resnet152"}
@@ -38,11 +38,7 @@ def read_public(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], di
         ValueError: another kind of file, or a network that no backbone here is like.
     """
     path = Path(path)
-    content = read_foreign(path)
-    kind, what = identify(content)
-    if kind != "topdown":
-        raise ValueError(f"{path} is no top-down checkpoint: {what}")
-    theirs = only_tensors(bare_state(content), path)
+    theirs, _, content = read_kind(path, "a top-down checkpoint", "topdown")
     mmpose = any(key.startswith("backbone.") for key in theirs)
     state = {_renamed(key): value.float() if value.is_floating_point() else value for key, value in theirs.items()}
     backbone = _backbone(state, path)

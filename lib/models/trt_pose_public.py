@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib.models.foreign import identify, only_tensors, read_foreign
+from lib.models.foreign import read_kind
 from lib.models.trt_pose import TRUNKS, build_trunk
 
 # public prefix → ours; only the first match of a key counts. With a gate, or without upsampling, X_conv is one layer, else two.
@@ -42,15 +42,8 @@ def read_public(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: no such file.
         ValueError: it is not a state dict of a trt_pose network; the sentence says what it is instead, where that shows.
     """
-    content = read_foreign(path)
-    kind, what = identify(content)
-    if kind != "trt_pose":
-        raise ValueError(f"{path} is not a trt_pose state dict: {what}")
-    state = {}
-    for key, value in only_tensors(content, path).items():
-        if not key.startswith(_CLASSIFIER_KEYS):
-            state[_rename(key)] = value
-    return state
+    state = read_kind(path, "a trt_pose state dict", "trt_pose")[0]
+    return {_rename(key): value for key, value in state.items() if not key.startswith(_CLASSIFIER_KEYS)}
 
 
 def options_from_state(state: Mapping[str, Tensor], source: str | Path) -> dict[str, Any]:
