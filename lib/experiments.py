@@ -7,6 +7,7 @@ sends a training to it, `--mlflow local` writes into the same data without a ser
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import time
@@ -201,6 +202,7 @@ def client_of(address: str) -> Any:
             raise RuntimeError(f"no MLflow server answers at {address} ({error}): start one with `make mlflow`, or keep the run "
                                "without a server: --mlflow local") from None  # fmt: skip
     elif address.startswith(SQLITE):
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # tells of tables that it makes
         Path(address.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     try:
         client = MlflowClient(address)

@@ -130,7 +130,7 @@ def test_a_server_that_goes_away_misses_nothing(tmp_path, monkeypatch):
     assert points(client, run.info.run_id, "val/AP") == [(1, 0.1), (2, 0.2)]
 
 
-def test_a_missing_server_is_said_before_anything_is_written(tmp_path):
+def test_a_missing_server_is_said_before_anything_is_written(tmp_path, capfd):
     address = f"http://127.0.0.1:{free_port()}"
     data_dir = write_dataset(tmp_path / "people", 8, 4)
     overrides = {"data.data_dir": str(data_dir), "data.batch_size": 4, "data.input_size": [64, 64], "data.num_workers": 0,
@@ -143,6 +143,7 @@ def test_a_missing_server_is_said_before_anything_is_written(tmp_path):
     # without a server: a training from beginning to end, and one that is resumed without saying where it is kept
     overrides |= {"mlflow": str(tmp_path / "store"), "experiment": "small"}
     train(recipe, tmp_path / "run", overrides)
+    assert "mlflow.store" not in capfd.readouterr().err, "tells of the tables of its database"
     del overrides["mlflow"]
     train(recipe, tmp_path / "run", overrides | {"trainer.max_epochs": 2}, resume=True)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'store/mlflow.db'}")
