@@ -204,9 +204,12 @@ def _where(c: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         )
     if kind == "coco":
         phase = c["dataset_phase"] or "train2014"
-        return {"data_dir": str(dataset), "category": "person", "skeleton": skeleton, "unlabelled_pictures": True,
-                "train_annotations": str(dataset / "annotations" / f"person_keypoints_{phase}.json"),
-                "train_images": str(dataset / "images" / phase)}  # fmt: skip
+        data = {"data_dir": str(dataset), "category": "person", "skeleton": skeleton, "unlabelled_pictures": True}
+        # the original does not validate; what there is to validate with lies beside what it trains on
+        for part, name in {"train": phase, "val": phase.replace("train", "val")}.items():
+            data[f"{part}_annotations"] = str(dataset / "annotations" / f"person_keypoints_{name}.json")
+            data[f"{part}_images"] = str(dataset / "images" / name)
+        return data
     # what stands beside dataset.mat in crops of `prepare mpii`, and in what `convert` makes of one
     return {"data_dir": str(dataset.parent)} | ({"skeleton": skeleton} if skeleton else {})
 

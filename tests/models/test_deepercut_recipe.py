@@ -66,6 +66,8 @@ def test_many_people():
     assert (codec["origin"], codec["single"], codec["graph"]) == (4.0, False, [[0, 1], [5, 16]])
     assert (codec["nms_radius"], codec["detection_threshold"]) == (4.0, 0.3)
     assert data["train_annotations"] == "/data/coco/annotations/person_keypoints_train2017.json"
+    assert data["val_annotations"] == "/data/coco/annotations/person_keypoints_val2017.json"
+    assert data["val_images"] == "/data/coco/images/val2017"
     assert (data["train_images"], data["skeleton"], data["mask_unlabelled"]) == ("/data/coco/images/train2017", "coco17", True)
 
 
