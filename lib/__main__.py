@@ -69,8 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         function = getattr(import_module(module), function)
         # these read their own arguments, the others are plain functions, or several by name
-        own = command in ("train", "preflight", "predict", "preannotate", "classify", "book")
-        result = function(rest) if own else _called(function, rest, command)
+        if command in ("train", "preflight", "predict", "preannotate", "classify", "book"):
+            result = function(rest)
+        else:
+            result = jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}", parser_class=Parser)
     except KeyboardInterrupt as stopped:
         print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
         return INTERRUPTED
@@ -81,10 +83,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 2 if isinstance(error, WrongArguments) else 1
     return result if isinstance(result, int) else 0
-
-
-def _called(function, arguments: list[str], command: str):
-    return jsonargparse.auto_cli(function, args=arguments, prog=f"python -m lib {command}", parser_class=Parser)
 
 
 def _sentence(error: Exception) -> str:

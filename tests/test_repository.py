@@ -25,7 +25,7 @@ FLOORS = {
 MODULES = sorted((ROOT / "lib").rglob("*.py"))
 MAX_FILE_BYTES, MAX_FILE_LINES, MAX_FUNCTION_LINES = 12 * 2**20, 350, 60
 # lines of code: the method may not hide behind the data room, which has a quirk of some tool in every line
-DATA_ROOM, MAX_DATA_ROOM, MAX_METHOD = {"annotate", "doctor", "exchange", "prepare"}, 4500, 18500
+DATA_ROOM, MAX_DATA_ROOM, MAX_METHOD = {"annotate", "doctor", "exchange", "prepare"}, 4450, 18000
 
 
 def floor_name(path: Path) -> str:
