@@ -168,14 +168,13 @@ def export_torch(
     data_dir: str | Path | None = None,
     split: str = "val",
     limit: int = 64,
-    tolerance: Tolerance = FP32,
 ) -> Report:
     """The same for a `.pt2` (torch.export) or `.ts` (TorchScript, with a warning) file, in fp32.
 
-    Args, returns and raises: as `export_onnx`.
+    Arguments, what it returns and what it raises are those of `export_onnx`.
     """
     write = lambda resized, candidate, origin, data: write_torch_file(resized, candidate, origin)
-    return _exported(model, Path(path), (".pt2", ".ts"), write, input_size, (data_dir, split, limit), tolerance)
+    return _exported(model, Path(path), (".pt2", ".ts"), write, input_size, (data_dir, split, limit), FP32)
 
 
 def export_tensorrt(
@@ -186,16 +185,16 @@ def export_tensorrt(
     data_dir: str | Path | None = None,
     split: str = "val",
     limit: int = 64,
-    tolerance: Tolerance | None = None,
 ) -> tuple[Path, Report]:
     """Build a TensorRT plan for this machine's GPU, and keep it if it finds the same people as the ONNX file.
+
+    What may differ is what fp16 may, as TensorRT computes an fp32 file in TF32, or int8.
 
     Args:
         exported: `.onnx` file of `export_onnx`; its precision becomes the plan's.
         out: `.plan` file, or a folder in which the plan gets a telling name.
         max_batch: the plan takes batches of 1 to max_batch.
         data_dir, split, limit: as for `export_onnx`.
-        tolerance: by default that of fp16, as TensorRT computes an fp32 file in TF32, or of int8.
 
     Returns:
         The plan and the comparison.
@@ -211,8 +210,7 @@ def export_tensorrt(
     card = Path(f"{candidate}.json")
     try:
         facts = build_tensorrt(exported, candidate, max_batch)
-        if tolerance is None:
-            tolerance = INT8 if facts["metadata"]["export"].get("precision") == "int8" else FP16
+        tolerance = INT8 if facts["metadata"]["export"].get("precision") == "int8" else FP16
         with comparison_set(data_dir, split) as data:
             report = bless(exported, candidate, plan, facts, (data, split, limit), tolerance, device="cuda")
     finally:
