@@ -56,7 +56,7 @@ class Preannotated:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{self.keypoints[v]} {what}" for v, what in ((2, "visible"), (1, "hidden"), (0, "not labelled")))
-        lines = [f"{self.folder}: pictures: {self.pictures}, people: {self.people}, keypoints: {counts}"]
+        lines = [f"{self.folder} holds pictures: {self.pictures}, people: {self.people}, keypoints: {counts}"]
         lines += [f"people left out because none of their keypoints is sure enough: {self.unsure}"] * bool(self.unsure)
         lines += [f"left out: {fault}" for fault in self.faults.values()]
         lines += [f"in CVAT: a task of the pictures in {IMAGES}/, its label pasted from {CVAT_LABELS} into Raw,",
