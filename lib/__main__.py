@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         if command in ("train", "preflight", "predict", "preannotate", "classify", "book"):
             result = function(rest)
         else:
-            result = jsonargparse.auto_cli(function, args=rest, prog=f"python -m lib {command}", parser_class=Parser)
+            options = {"prog": f"python -m lib {command}", "parser_class": Parser, "allow_abbrev": False}
+            result = jsonargparse.auto_cli(function, args=rest, **options)
     except KeyboardInterrupt as stopped:
         print("stopped" + f": {stopped}" * bool(stopped.args), file=sys.stderr)
         return INTERRUPTED

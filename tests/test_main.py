@@ -67,6 +67,7 @@ def test_a_misspelt_recipe_key_stops_with_the_nearest(capsys):
     ("arguments", "words"),
     [
         (["synthetic", "unused", "--scene.heigth", "3"], "did you mean 'scene.height'?"),
+        (["sweep", "grid.yaml", "--worker", "2"], "did you mean 'workers'?"),
         (["frames", "a.mp4", "b", "--select", "sharp"], "one of ['first', 'sharpest', 'blurriest']. Got value: sharp"),
         (["classify", "a.jpg", "--modle", "b"], "--modle b; did you mean 'model'?"),
         (["prepare", "cooc"], "'imagenet', 'mpii'"),
