@@ -121,7 +121,8 @@ def _plot_sizes(axis, stats: dict[str, Any]) -> None:
 def _plot_counts(axis, counts: list[int], title: str, what: str) -> None:
     axis.bar(range(len(counts)), counts, color=VISIBLE, width=0.9)
     axis.set(title=title, ylabel=what)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    for ticks in (axis.xaxis, axis.yaxis):  # nobody counts half a person
+        ticks.get_major_locator().set_params(integer=True)
 
 
 def _plot_bars(axis, counts: dict[str, int]) -> None:
