@@ -105,10 +105,8 @@ def benchmark(
             raise ValueError(f"{model} finds all people of a picture by itself: leave the detector out")
         if predictor.per_person and pictures and not detector:
             raise ValueError(f"{model} reads one person at a time: say with --detector what finds people in your own pictures")
-        if pictures:
-            crowds = {"own": (None, image_files(pictures))}
-        else:
-            crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in people}
+        drawn = () if pictures else people
+        crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in drawn} or {"own": (None, image_files(pictures))}
         rows = list(_rows(predictor, crowds, batch_sizes, detector or "truth", (warmup, repeats)))
     result = {"model": model.name, "sha256": file_sha256(model), "provider": predictor.provider, "device": device,
               "precision": predictor.metadata.get("export", {}).get("precision", precision),

@@ -31,6 +31,7 @@ from lib.export.torch_file import write_torch_file
 from lib.models.own import read_own
 from lib.parity import FP16, FP32, INT8, Report, Tolerance, images_to_compare, open_predictor
 from lib.runtime import METADATA_KEY, PUBLIC_SUFFIXES, public_model
+from lib.runtime.checks import refuse_changes
 
 __all__ = ["METADATA_KEY", "export_model", "export_onnx", "export_tensorrt", "export_torch", "to_int8", "to_onnx"]
 
@@ -78,17 +79,9 @@ def export_model(
     """
     data = {"data_dir": data_dir, "split": split, "limit": limit}
     if model.suffix == ".safetensors" and "classes" in read_own(model)[0]:
-        # it brings along all that trains classifiers, which takes a second
-        from lib.export.classifier import export_classifier
-
-        figures = export_classifier(model, out, precision=precision, opset=opset, input_size=input_size, data_dir=data_dir, limit=limit)
-        print(f"{out.name}: {figures['images']} pictures, probabilities differ by at most {figures['probabilities']:.1e}, the most "
-              f"probable class is the same in {figures['same_class']:.1%}")  # fmt: skip
-        return out
+        return _classifier(model, out, precision=precision, opset=opset, input_size=input_size, data_dir=data_dir, limit=limit)
     if model.suffix == ".onnx" and out.suffix not in (".onnx", ".pt2", ".ts"):
-        if precision != "fp32" or input_size is not None:
-            raise ValueError(f"{model}: precision and input_size were fixed when this file was exported, and a plan has the same; export "
-                             "the checkpoint anew to change them")  # fmt: skip
+        refuse_changes(model, precision, input_size)
         out, report = export_tensorrt(model, out, max_batch=max_batch, **data)
     elif out.suffix == ".onnx" and model.suffix != ".onnx":
         report = export_onnx(model, out, precision=precision, int8_for=int8_for, calibrate=calibrate, opset=opset,
@@ -217,6 +210,16 @@ def export_tensorrt(
         for left in (candidate, card):
             left.unlink(missing_ok=True)
     return plan, report
+
+
+def _classifier(model: Path, out: Path, **options) -> Path:
+    # it brings along all that trains classifiers, which takes a second
+    from lib.export.classifier import export_classifier
+
+    figures = export_classifier(model, out, **options)
+    print(f"{out.name}: {figures['images']} pictures, probabilities differ by at most {figures['probabilities']:.1e}, the most "
+          f"probable class is the same in {figures['same_class']:.1%}")  # fmt: skip
+    return out
 
 
 def _exported(

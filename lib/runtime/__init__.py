@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lib.checkpoints import Model, load_higherhrnet, load_lightweight_openpose, load_model, load_topdown, load_trt_pose
 from lib.models.foreign import identify, read_foreign
-from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata
+from lib.runtime.checks import METADATA_KEY, checked_device, checked_metadata, refuse_changes
 from lib.runtime.onnx_network import OnnxNetwork, onnx_session
 from lib.runtime.plan import TensorRTNetwork
 from lib.runtime.torch_network import TorchFileNetwork, TorchNetwork
@@ -61,10 +61,7 @@ def open_network(
         return TorchNetwork(public_model(path), device, precision, input_size)
     if path.suffix == ".safetensors":
         return TorchNetwork(load_model(path), device, precision, input_size)
-    if precision != "fp32" or input_size is not None:
-        raise ValueError(
-            f"{path}: precision and input_size were fixed when this file was exported; export it anew to change them"
-        )
+    refuse_changes(path, precision, input_size)
     if path.suffix == ".onnx":
         network = OnnxNetwork(path, device, threads)
     else:

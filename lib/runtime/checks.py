@@ -32,6 +32,14 @@ def checked_metadata(text: str | None, path: Path) -> dict:
     return metadata
 
 
+def refuse_changes(path: Path, precision: str, input_size: tuple[int, int] | None) -> None:
+    """Raise ValueError where another precision than fp32 or a size is asked of an exported file."""
+    if precision != "fp32" or input_size is not None:
+        raise ValueError(
+            f"{path}: precision and input_size were fixed when this file was exported; export it anew to change them"
+        )
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of those packages that are installed."""
     found = {}
