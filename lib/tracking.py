@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -32,18 +33,22 @@ class OneEuro:
 
     Attributes:
         min_cutoff: Hz, of a keypoint at rest; lower is calmer and slower.
-        beta: Hz per unit of speed. Speeds count in person sizes (root of the box area) per second, so that near and far
-            people are treated alike.
+        beta: Hz per unit of speed. Speeds count in person sizes (root of the box area) per second if `relative`, so that
+            near and far people are treated alike, and else in pixels per second.
         d_cutoff: Hz, of the low-pass on the speed.
+        rate: frames per second to reckon with; None takes the true time between frames.
+        relative: see `beta`.
     """
 
     min_cutoff: float = 1.0
     beta: float = 20.0
     d_cutoff: float = 1.0
+    rate: float | None = None
+    relative: bool = True
 
     def __post_init__(self):
-        if min(self.min_cutoff, self.d_cutoff) <= 0 or self.beta < 0:
-            raise ValueError(f"One-Euro needs positive cutoffs and a beta of 0 or more, got {self}")
+        if min(self.min_cutoff, self.d_cutoff) <= 0 or self.beta < 0 or (self.rate is not None and self.rate <= 0):
+            raise ValueError(f"One-Euro needs positive cutoffs and rate, and a beta of 0 or more, got {self}")
 
     def __call__(self, filtered: Filtered, points: np.ndarray, found: np.ndarray, seconds: np.ndarray,
                  sizes: np.ndarray) -> Filtered:  # fmt: skip
@@ -60,12 +65,17 @@ class OneEuro:
             The new state, whose `points` are the smoothed keypoints where `found`.
         """
         going = (filtered.active & found)[..., None]
-        frequency = (1 / np.maximum(seconds, 1e-9))[:, None, None]  # the same moment once more: nothing moves
+        step = np.full(len(points), 1 / self.rate) if self.rate else seconds
+        frequency = (1 / np.maximum(step, 1e-9))[:, None, None]  # the same moment once more: nothing moves
         speed = np.where(going, (points - filtered.raw) * frequency, 0)
         speed = np.where(going, _low_pass(filtered.speed, speed, self.d_cutoff, frequency), 0)
-        cutoff = self.min_cutoff + self.beta * np.abs(speed) / np.maximum(sizes, 1)[:, None, None]
+        unit = np.maximum(sizes, 1)[:, None, None] if self.relative else 1
+        cutoff = self.min_cutoff + self.beta * np.abs(speed) / unit
         smooth = np.where(going, _low_pass(filtered.points, points, cutoff, frequency), points)
         return Filtered(points, smooth, speed, found)
+
+
+PUBLISHED_SMOOTHING = OneEuro(beta=0.05, rate=15, relative=False)  # of Lightweight OpenPose's demo
 
 
 @dataclass
@@ -97,6 +107,9 @@ class Tracker:
         min_score: least score of a person who starts a track.
         min_keypoints: fewest keypoints of a person who starts a track; None: a third of the skeleton's.
         smoothing: filter on the keypoints of every track, or None. Matching always uses what was measured.
+        rule: "ours", or "published": the greedy one of Lightweight OpenPose's demo, which knows the previous frame only,
+            with at least three keypoints alike; max_gap, min_similarity, min_score and min_keypoints are then unused. (The
+            demo compares with what it had smoothed and cut to whole pixels, here it is always what was measured.)
 
     Raises:
         ValueError: an option is out of range.
@@ -111,12 +124,15 @@ class Tracker:
         min_score: float = 0.0,
         min_keypoints: int | None = None,
         smoothing: OneEuro | None = OneEuro(),
+        rule: Literal["ours", "published"] = "ours",
     ):
+        if rule not in ("ours", "published"):
+            raise ValueError(f"rule is 'ours' or 'published', not {rule!r}")
         least = -(-skeleton.num_keypoints // 3) if min_keypoints is None else min_keypoints
         if not max_gap >= 0 or not 0 < min_similarity < 1 or not 1 <= least <= skeleton.num_keypoints:
             raise ValueError(f"a tracker needs max_gap >= 0 s, 0 < min_similarity < 1 and min_keypoints of 1 to "
                              f"{skeleton.num_keypoints}, got {max_gap}, {min_similarity} and {min_keypoints}")  # fmt: skip
-        self.skeleton, self.smoothing = skeleton, smoothing
+        self.skeleton, self.rule, self.smoothing = skeleton, rule, smoothing
         self.max_gap, self.min_similarity, self.min_score = max_gap, min_similarity, min_score
         self.min_keypoints = least
         self.reset()
@@ -142,9 +158,13 @@ class Tracker:
         time = self._checked(people, time)
         keypoints = np.where(np.isfinite(people.keypoints).all(2, keepdims=True), people.keypoints, 0).astype(float)
         points, found = keypoints[..., :2], keypoints[..., 2] > 0
-        areas = _areas(points, found)
-        rows = _match(self._tracks, points, found, areas, time, self.skeleton.sigmas, self.min_similarity)
-        new = np.flatnonzero((found.sum(1) >= self.min_keypoints) & (people.scores >= self.min_score))
+        areas = _areas(points, found, self.rule == "published")
+        if self.rule == "published":
+            rows = _match_published(self._tracks, points, found, areas, people.scores, self.skeleton.sigmas)
+            new = np.argsort(-people.scores, kind="stable")
+        else:
+            rows = _match(self._tracks, points, found, areas, time, self.skeleton.sigmas, self.min_similarity)
+            new = np.flatnonzero((found.sum(1) >= self.min_keypoints) & (people.scores >= self.min_score))
         new = new[rows[new] < 0]
         rows[new] = len(self._tracks.ids) + np.arange(len(new))
         self._tracks = self._tracks.grown(self._next_id + np.arange(len(new)))
@@ -154,7 +174,8 @@ class Tracker:
         ids = np.zeros(len(people), np.int64)
         ids[known] = self._tracks.ids[rows[known]]
         keypoints[known, :, :2] = np.where(found[known][..., None], smooth, points[known])
-        self._tracks = self._tracks[self._tracks.last >= time - self.max_gap]
+        # by the published rule the order of the last frame decides between equals
+        self._tracks = self._tracks[rows[known] if self.rule == "published" else self._tracks.last >= time - self.max_gap]
         self._time = time
         return People(keypoints, people.scores, people.boxes, ids)
 
@@ -263,15 +284,33 @@ def _match(tracks: _Tracks, points: np.ndarray, found: np.ndarray, areas: np.nda
     return rows
 
 
-def _areas(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+def _match_published(tracks: _Tracks, points: np.ndarray, found: np.ndarray, areas: np.ndarray, scores: np.ndarray,
+                     sigmas: Sequence[float]) -> np.ndarray:  # fmt: skip
+    """The same by the rule of the demo: the most confident first, whoever shares most keypoints, at least three."""
+    rows = np.full(len(points), -1)
+    area = np.maximum(tracks.areas, areas[:, None])[..., None]
+    distance2 = ((points[:, None] - tracks.points) ** 2).sum(-1)
+    both = found[:, None] & (tracks.seen == tracks.last[:, None])
+    alike = (both & (np.exp(-distance2 / (8 * (area + np.spacing(1)) * np.square(sigmas))) > 0.5)).sum(-1)
+    for person in np.argsort(-scores, kind="stable") if len(tracks.ids) else ():
+        best = int(alike[person].argmax())
+        if alike[person, best] >= 3:
+            rows[person] = best
+            alike[:, best] = 0
+    return rows
+
+
+def _areas(points: np.ndarray, found: np.ndarray, published: bool) -> np.ndarray:
     """(P,) pixels² of the boxes around the pixels of the found keypoints.
 
-    A narrow figure counts as a quarter as wide as it is high at least, and a point as 16 × 16 pixels.
+    Ours takes a narrow figure for a quarter as wide as it is high at least, and a point for 16 × 16 pixels.
     """
     low = np.where(found[..., None], points, np.inf).min(axis=1)
     high = np.where(found[..., None], points, -np.inf).max(axis=1)
     sides = np.where(found.any(axis=1)[:, None], high - low, 0) + 1
-    return np.maximum(sides, np.maximum(sides.max(axis=1) / 4, 16)[:, None]).prod(axis=1)
+    if not published:
+        sides = np.maximum(sides, np.maximum(sides.max(axis=1) / 4, 16)[:, None])
+    return sides.prod(axis=1)
 
 
 def _low_pass(before: np.ndarray, now: np.ndarray, cutoff, frequency) -> np.ndarray:

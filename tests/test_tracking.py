@@ -6,7 +6,7 @@ from lib.data.clip import render_clip
 from lib.people import People, oks
 from lib.predict import Predictor
 from lib.skeleton import BUILT_IN, COCO17, COCO18_NECK, Skeleton
-from lib.tracking import Filtered, OneEuro, Tracker
+from lib.tracking import PUBLISHED_SMOOTHING, Filtered, OneEuro, Tracker
 
 OPENPOSE18 = BUILT_IN["openpose18"]
 BODY = np.random.default_rng(1).uniform((0, 0), (60, 180), (17, 2))  # one person's keypoints, pixels
@@ -56,6 +56,10 @@ class TestIds:
         for seed in range(8):
             ids = ids_of_everybody(crossing(hidden=hidden, skip=skip, seed=seed), Tracker(COCO17))
             assert sorted(map(sorted, ids.values())) == [[1], [2]]
+
+    def test_those_who_cross_are_no_easy_prey(self):
+        ids = ids_of_everybody(crossing(hidden=range(26, 36)), Tracker(COCO17, rule="published"))
+        assert max(map(len, ids.values())) > 1
 
     def test_times_may_be_irregular_and_the_same_may_come_again(self):
         tracker, rng = Tracker(COCO17), np.random.default_rng(0)
@@ -125,11 +129,55 @@ class TestInput:
     def test_another_skeleton_and_impossible_options(self):
         with pytest.raises(ValueError, match="17 keypoints, the tracker's skeleton 'person' has 18"):
             Tracker(COCO18_NECK)(people_at((0, 0)), 0)
-        for options in ({"max_gap": -1}, {"min_similarity": 1}, {"min_keypoints": 18}, {"min_similarity": 0}):
-            with pytest.raises(ValueError, match="got"):
+        for options in ({"max_gap": -1}, {"min_similarity": 1}, {"min_keypoints": 18}, {"rule": "best"}):
+            with pytest.raises(ValueError, match="got|not 'best'"):
                 Tracker(COCO17, **options)
         with pytest.raises(ValueError, match="One-Euro"):
             OneEuro(min_cutoff=0)
+
+
+class TestPublishedRule:
+    def test_equals_the_rule_in_plain_python(self):
+        for seed in range(6):
+            rng = np.random.default_rng(seed)
+            tracker, previous, next_id = Tracker(OPENPOSE18, rule="published", smoothing=None), [], 1
+            shapes, places = rng.uniform(0, (60, 160), (6, 18, 2)), rng.uniform(0, 300, (6, 1, 2))
+            for f in range(40):
+                places += rng.normal(0, 6, places.shape)
+                who = rng.permutation(6)[: rng.integers(0, 7)]
+                points = np.rint(shapes[who] + places[who])
+                found = rng.random(points.shape[:2]) > 0.25
+                scores = rng.uniform(3, 20, len(who))
+                people = People(np.concatenate([points, found[..., None]], axis=2), scores)
+                previous, next_id = published(previous, people, next_id, OPENPOSE18.sigmas)
+                assert tracker(people, f / 15).ids.tolist() == [track for track, _ in previous]
+
+    def test_forgets_at_once(self):
+        tracker = Tracker(COCO17, rule="published")
+        assert tracker(people_at((0, 0)), 0).ids.tolist() == [1]
+        assert len(tracker(People.empty(17), 0.1)) == 0
+        assert tracker(people_at((0, 0)), 0.2).ids.tolist() == [2]
+
+
+def published(previous, people, next_id, sigmas):
+    """Greedy matching with the previous frame: at least three keypoints with a similarity above one half."""
+    result, free = [None] * len(people), list(previous)
+    for p in sorted(range(len(people)), key=lambda p: -people.scores[p]):
+        alike = [sum(similar(people.keypoints[p], old, sigmas)) for _, old in free]
+        best = int(np.argmax(alike)) if alike else 0
+        if alike and alike[best] >= 3:
+            result[p] = (free.pop(best)[0], people.keypoints[p])
+        else:
+            result[p] = (next_id, people.keypoints[p])
+            next_id += 1
+    return result, next_id
+
+
+def similar(a, b, sigmas):
+    area = max(np.prod(np.ptp(k[k[:, 2] > 0, :2], axis=0) + 1) for k in (a, b))
+    for k, sigma in enumerate(sigmas):
+        if a[k, 2] and b[k, 2]:
+            yield np.exp(-np.sum((a[k, :2] - b[k, :2]) ** 2) / (2 * area * (2 * sigma) ** 2)) > 0.5
 
 
 class TestSmoothing:
@@ -139,7 +187,7 @@ class TestSmoothing:
         state = Filtered.start(2, 3)
         plain = [[[PlainOneEuro() for _ in range(2)] for _ in range(3)] for _ in range(2)]
         for points in walk:
-            state = OneEuro(beta=0.05)(state, points, np.ones((2, 3), bool), np.full(2, 1 / 15), np.ones(2))
+            state = PUBLISHED_SMOOTHING(state, points, np.ones((2, 3), bool), np.ones(2), np.ones(2))
             expected = [[[plain[t][k][c](points[t, k, c]) for c in range(2)] for k in range(3)] for t in range(2)]
             np.testing.assert_allclose(state.points, expected, atol=1e-9)
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -22,7 +22,7 @@ from lib.predict.predictor import Predictor
 from lib.predict.sources import Source, open_source
 from lib.predict.stages import StageTimes, timed
 from lib.predict.stream import Seen, watch
-from lib.tracking import OneEuro, Tracker
+from lib.tracking import PUBLISHED_SMOOTHING, OneEuro, Tracker
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bool = False, smooth: bool = False,
-            show_ids: bool = True, min_score: float = 0.2, device: str = "cpu", batch_size: int = 4, flip_test: bool = False,
+            track_rule: Literal["ours", "published"] = "ours", show_ids: bool = True, min_score: float = 0.2, device: str = "cpu", batch_size: int = 4, flip_test: bool = False,
             scales: tuple[float, ...] | list[float] = (1.0,), scale_search: tuple[float, ...] | list[float] | None = None,
             input_size: tuple[int, int] | list[int] | None = None, fit: str = "model", maps_at: str = "input",
             codec: dict[str, Any] | None = None, pictures: str = "connections", start: int = 0, stop: int | None = None,
@@ -57,6 +57,7 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         out: folder for the results.
         track: give people ids that last from frame to frame.
         smooth: calm the keypoints of everybody who is tracked; implies track.
+        track_rule: "ours" keeps ids over short gaps; "published" follows and calms as Lightweight OpenPose's demo does.
         show_ids: those who are tracked show their ids, each in a colour of his own.
         min_score: keypoints below are not drawn; the lists hold them all.
         device: cpu, cuda or cuda:1.
@@ -94,7 +95,8 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         detector=detector and detector_named(detector, device, threshold=detector_threshold),
     ))  # fmt: skip
     painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
-    tracker = Tracker(predictor.skeleton, smoothing=OneEuro() if smooth else None) if track or smooth else None
+    smoothing = None if not smooth else PUBLISHED_SMOOTHING if track_rule == "published" else OneEuro()
+    tracker = Tracker(predictor.skeleton, smoothing=smoothing, rule=track_rule) if track or smooth else None
     how = {"start": start, "stop": stop, "batch_size": batch_size, "detect_every": detect_every}
     with closing(watch(predictor, opened, tracker, **how)) as frames:
         results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)

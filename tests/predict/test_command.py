@@ -87,6 +87,11 @@ def test_a_video_becomes_a_video_and_two_lists(clip, model, tmp_path, capsys):
     assert "network" in text and "12 frames with 12 people" in text
 
 
+def test_the_published_rule_of_following_needs_three_keypoints(clip, model, tmp_path):
+    predict(clip, model, tmp_path / "out", stop=4, smooth=True, track_rule="published")
+    assert [r["track_id"] for r in read(tmp_path / "out")[0]] == [1, 2, 3, 4]  # a pole has two
+
+
 def test_a_piece_of_a_video_keeps_its_numbers(clip, model, tmp_path):
     times = predict(clip, model, tmp_path / "out", start=3, stop=7, batch_size=3)
     results, _ = read(tmp_path / "out")
