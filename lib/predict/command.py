@@ -22,6 +22,7 @@ from lib.predict.predictor import Predictor
 from lib.predict.sources import Source, open_source
 from lib.predict.stages import StageTimes, timed
 from lib.predict.stream import Seen, watch
+from lib.skeleton import Skeleton
 from lib.tracking import PUBLISHED_SMOOTHING, OneEuro, Tracker
 
 
@@ -68,8 +69,7 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         input_size: height and width of the network's input, instead of the model's own; one number for both.
         fit: "model" fits pictures into the input; "height" and "short" only that side of them; "native" keeps their size.
         maps_at: read people from maps as they are ("input"), or enlarged to the input's "pixels", or those of the "image".
-        codec: decode options, each as `--codec.NAME=VALUE`: `detection_threshold` and `tag_threshold` of HigherHRNet,
-            `peak_threshold` and `link_threshold` of part affinity fields, `detection_threshold` and `single=true` of DeeperCut.
+        codec: decode options, each as `--codec.NAME=VALUE`: `detection_threshold`, `peak_threshold`, `single` and so on.
         pictures: what is drawn, with commas between: "connections" (the people), "tags" (each keypoint's beside them),
             "heatmaps" (of every keypoint, and its tags), "fields" (of every limb), "offsets", "pairs" and "graph" (DeeperCut).
         start: first frame.
@@ -95,8 +95,7 @@ def predict(source: str | Path, model: str | Path, out: str | Path, *, track: bo
         detector=detector and detector_named(detector, device, threshold=detector_threshold),
     ))  # fmt: skip
     painter = Painter(predictor, [kind.strip() for kind in pictures.split(",") if kind.strip()], min_score, show_ids)
-    smoothing = None if not smooth else PUBLISHED_SMOOTHING if track_rule == "published" else OneEuro()
-    tracker = Tracker(predictor.skeleton, smoothing=smoothing, rule=track_rule) if track or smooth else None
+    tracker = _tracker(predictor.skeleton, smooth, track_rule) if track or smooth else None
     how = {"start": start, "stop": stop, "batch_size": batch_size, "detect_every": detect_every}
     with closing(watch(predictor, opened, tracker, **how)) as frames:
         results = Results(Path(out), opened, predictor.skeleton, overwrite, painter.kinds)
@@ -108,6 +107,11 @@ def told_of_mirrors(predictor: Predictor) -> Predictor:
     if predictor.mirror_is_new:
         print(f"{predictor.source} has not learnt from mirror images: --flip_test may make it worse", file=sys.stderr)
     return predictor
+
+
+def _tracker(skeleton: Skeleton, smooth: bool, rule: str) -> Tracker:
+    smoothing = PUBLISHED_SMOOTHING if rule == "published" else OneEuro()
+    return Tracker(skeleton, smoothing=smoothing if smooth else None, rule=rule)
 
 
 def _check(start: int, stop: int | None, input_size: Sequence[int] | None) -> None:
