@@ -24,9 +24,9 @@ def figure(rows: Sequence, rules: str) -> Figure:
     from matplotlib.figure import Figure
 
     panels = [accuracy_panel, people_panel, stages_panel, errors_panel] if rows[0].latency else [errors_panel]
-    sheet = Figure(figsize=(13, 8.6) if len(panels) > 1 else (8, 4.5))
+    sheet = Figure(figsize=(13, 9.4) if len(panels) > 1 else (8, 4.5))
     across = 2 if len(panels) > 1 else 1
-    sheet.subplots_adjust(0.125 if across > 1 else 0.3, 0.1 if across > 1 else 0.2, 0.985, 0.91, 0.3, 0.3)
+    sheet.subplots_adjust(0.125 if across > 1 else 0.3, 0.1 if across > 1 else 0.2, 0.985, 0.92, 0.3, 0.3 + 0.02 * len(rows) if across > 1 else 0.3)
     for axis, panel in zip(sheet.subplots(across, across, squeeze=False).flat, panels):
         panel(rows, axis)
         axis.spines[["top", "right"]].set_visible(False)
@@ -53,7 +53,7 @@ def accuracy_panel(rows: Sequence, axis: Axes) -> None:
     axis.grid(alpha=0.3)
     axis.margins(0.15, 0.3)
     axis.set(xlabel=f"milliseconds from picture to {count} people", ylabel="AP", title="accuracy and latency")
-    axis.legend(fontsize=7, framealpha=0.6)
+    axis.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
 
 
 def people_panel(rows: Sequence, axis: Axes) -> None:
