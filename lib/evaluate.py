@@ -25,7 +25,7 @@ import yaml
 from lib import ROOT, files
 from lib.analysis import analyse, plain, write_analysis
 from lib.checkpoints import Model, file_sha256, load_lightweight_openpose, load_model, load_weights
-from lib.data.coco import CocoFile, Image, category_named, find_split, read_coco
+from lib.data.coco import Category, CocoFile, Image, category_named, find_split, read_coco
 from lib.data.openpose_lists import val_subset
 from lib.detect import box_ap
 from lib.metrics import CocoScorer, MpiiPeopleScorer, PckhScorer, coco_output, people_to_results
@@ -142,7 +142,7 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
         groups: for MPII's AP: groups_v12.mat; without it the people's key `group`, or every picture is one.
 
     Raises:
-        ValueError: no image to score, no keypoint in common, no head boxes, an unknown choice, one that does not belong to
+        ValueError: no image or nobody to score, no keypoint in common, no head boxes, an unknown choice, one that does not belong to
             the measure, or a predictor that does not follow the published rules.
     """
     _check_measure(measure, rules, people, groups)
@@ -152,9 +152,7 @@ def evaluate(predictor: Predictor, annotations: str | Path, images: str | Path, 
         half_pixel = published is not None and published.half_pixel
     coco = read_coco(annotations, category)
     kind = category_named(coco, category, annotations)
-    chosen = _chosen(coco, kind.id, protocol, subset, limit)
-    if not chosen:
-        raise ValueError(f"{annotations}: no image to score among {len(coco.images)} (protocol {protocol!r})")
+    chosen = _chosen(coco, annotations, kind, protocol, subset, limit)
     scorer = _scorer(measure, coco, annotations, (predictor.skeleton, category, [i.id for i in chosen]), people, groups)
     choices = {"measure": measure, "people": people, "groups": groups and str(Path(groups).resolve()), "category": category,
                "protocol": protocol, "limit": limit, "subset": subset, "rules": rules, "half_pixel": half_pixel}  # fmt: skip
@@ -380,17 +378,22 @@ def _check_choice(what: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{what} {value!r} is unknown; choose {' or '.join(choices)}")
 
 
-def _chosen(coco: CocoFile, category_id: int, protocol: str, subset: int | None, limit: int | None) -> list[Image]:
+def _chosen(coco: CocoFile, annotations: str | Path, category: Category, protocol: str, subset: int | None,
+            limit: int | None) -> list[Image]:  # fmt: skip
     for name, count in (("subset", subset), ("limit", limit)):
         if count is not None and count < 1:
             raise ValueError(f"{name} is {count}; it counts images and must be at least 1")
     images = coco.images if subset is None else [coco.images[i] for i in val_subset(len(coco.images), subset)]
+    occupied = {a.image_id for a in coco.annotations if a.category_id == category.id and any((a.keypoints or [])[2::3])}
     if protocol == "with_people":
-        occupied = {
-            a.image_id for a in coco.annotations if a.category_id == category_id and any((a.keypoints or [])[2::3])
-        }
         images = [image for image in images if image.id in occupied]
-    return images[:limit]
+    images = images[:limit]
+    if not images:
+        raise ValueError(f"{annotations}: no image to score among {len(coco.images)} (protocol {protocol!r})")
+    if occupied.isdisjoint(image.id for image in images):
+        raise ValueError(f"{annotations}: no {category.name} with keypoints in the {len(images)} images to score of "
+                         f"{len(coco.images)}, so there is nothing to measure; `python -m lib predict` shows what a model finds")  # fmt: skip
+    return images
 
 
 def _predicted(predictor: Predictor, paths: Sequence[Path], batch_size: int, most: int | None) -> Iterator[People]:

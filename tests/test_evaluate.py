@@ -88,6 +88,9 @@ def test_bad_input_is_named(poles, tmp_path):
     empty = write_coco(tmp_path / "empty.json", coco)
     with pytest.raises(ValueError, match="no image to score among 12"):
         evaluate(predictor, empty, poles / "images", protocol="with_people")
+    with pytest.raises(ValueError, match="empty.json: no pole with keypoints in the 5 images to score of 12"):
+        evaluate(predictor, empty, poles / "images", limit=5)
+    coco = read_coco(poles / "poles.json")
     coco.images.append(Image(99, "gone.png", 64, 64))
     with pytest.raises(FileNotFoundError, match="gone.png"):
         evaluate(predictor, write_coco(tmp_path / "gone.json", coco), poles / "images")
