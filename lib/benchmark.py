@@ -107,7 +107,7 @@ def benchmark(
             raise ValueError(f"{model} reads one person at a time: say with --detector what finds people in your own pictures")
         drawn = () if pictures else people
         crowds = {n: drawn_crowd(n, Path(scratch) / f"people_{n}", size=size) for n in drawn} or {"own": (None, image_files(pictures))}
-        rows = list(_rows(predictor, crowds, batch_sizes, detector or "truth", (warmup, repeats)))
+        rows = list(_rows(predictor, crowds, batch_sizes, detector or "truth", threads, (warmup, repeats)))
     result = {"model": model.name, "sha256": file_sha256(model), "provider": predictor.provider, "device": device,
               "precision": predictor.metadata.get("export", {}).get("precision", precision),
               "input_size": list(predictor.input_size), "picture_size": None if pictures else list(size), "threads": threads,
@@ -223,14 +223,14 @@ def threads_of_the_cpu(count: int | None) -> Iterator[None]:
 
 
 def _rows(
-    predictor: Predictor, crowds: Mapping, batch_sizes: Sequence[int], detector: str, counts: tuple[int, int]
+    predictor: Predictor, crowds: Mapping, batch_sizes: Sequence[int], detector: str, threads: int | None, counts: tuple[int, int]
 ) -> Iterator[dict]:
     """What every setting takes."""
     settings = [(people, size) for people in crowds for size in batch_sizes]
     for people, batch_size in tqdm(settings, desc="benchmark", unit="setting", delay=1):
         annotations, paths = crowds[people]
         if predictor.per_person:
-            predictor.detector = detector_named(detector, predictor.device, annotations=annotations)
+            predictor.detector = detector_named(detector, predictor.device, annotations=annotations, threads=threads)
         found = np.mean([len(found) for found in predictor(paths)])
         stages = measure(predictor, paths, batch_size, *counts)
         yield {"people": people, "batch_size": batch_size, "found": round(float(found), 2),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from lib.checkpoints import save_model
@@ -14,7 +15,9 @@ from lib.compare import _different_names, compare, main, write_comparison
 from lib.compare import memory as memory_module
 from lib.compare.table import BEGIN, END, write_readme
 from lib.models import NETWORKS
+from lib.runtime import onnx_session
 from tests.crop_poles import PoleNet, pole_model
+from tests.detect.yolo_files import write, yolox
 from tests.dots import DotNet, dot_model, write_poles
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +109,16 @@ def test_a_changed_checkpoint_is_exported_again(models, poles, tmp_path, monkeyp
     monkeypatch.setattr(module, "_source", lambda path: module.file_sha256(models[0]))
     assert opening.exported(models[0]) == exports[0] and len(exports) == 2
     assert opening.exported(tmp_path / "compare/models/dots.onnx") == exports[0]
+
+
+def test_somebody_elses_detector_has_the_same_threads(models, poles, tmp_path, monkeypatch):
+    sessions = []
+    monkeypatch.setattr("lib.detect.onnx_yolo.onnx_session", lambda *given: sessions.append(given) or onnx_session(*given))
+    values, lit = yolox()
+    path = write(tmp_path / "theirs.onnx", {"output": values}, lit)
+    found = compared(models[1:], poles, tmp_path, detector=str(path), people=())
+    assert [row.title for row in found.rows] == ["cut, ground-truth boxes", "cut, boxes of theirs"]
+    assert [given[2] for given in sessions] == [1] and np.isnan(found.rows[1].of_detector[0]) and "?" in found.table()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from lib.compare.drawings import figure
 from lib.compare.memory import memory_of
 from lib.compare.table import markdown, text, write_readme
 from lib.data.coco import find_split
-from lib.detect import Detector, OnnxYolo
+from lib.detect import Detector
 from lib.evaluate import DETECTOR_THRESHOLD, evaluate
 from lib.export import export_onnx
 from lib.export.onnx_file import metadata_of
@@ -180,7 +180,8 @@ def compare(models: Sequence[str | Path] = SHIPPED, data_dir: str | Path = "data
         with tempfile.TemporaryDirectory() as drawn:
             latency = _latency(entries, people, rounds, repeats, Path(drawn), bar)
     for i, (medians, spread) in enumerate(latency):
-        rows[i] = replace(rows[i], memory=sizes[i] if memory else float("nan"), latency=medians, spread=spread)
+        known = memory and not np.isnan(entries[i].of_detector[0])  # nothing is known of other people's detectors
+        rows[i] = replace(rows[i], memory=sizes[i] if known else float("nan"), latency=medians, spread=spread)
     counted, facts = len(analyses[0].files), machine()
     rules = (f"{counted} images of {data_dir} ({split}), our rules, {' and '.join(sorted({r.provider for r in rows}))}, "
              f"{threads} thread{'s' * (threads > 1)} of {facts['cpu']}")  # fmt: skip
@@ -270,13 +271,8 @@ class _Opening:
         """The detector and its network's parameters and multiply-adds, which are known if it is one of ours."""
         ours = (ROOT / spec).suffix == ".safetensors"
         path = self.exported(ROOT / spec) if ours else ROOT / spec if (ROOT / spec).is_file() else spec
-        found_by = detector_named(path, threshold=DETECTOR_THRESHOLD)
-        if isinstance(found_by, PoseDetector):
-            found_by.predictor = Predictor(path, threads=self.threads)
-            return found_by, _size(found_by.predictor)
-        if isinstance(found_by, OnnxYolo):
-            found_by = OnnxYolo(path, threshold=DETECTOR_THRESHOLD, threads=self.threads)
-        return found_by, (float("nan"), float("nan"))
+        found_by = detector_named(path, threshold=DETECTOR_THRESHOLD, threads=self.threads)
+        return found_by, _size(found_by.predictor) if isinstance(found_by, PoseDetector) else (float("nan"), float("nan"))
 
     def exported(self, model: Path) -> Path:
         """A checkpoint as ONNX, exported anew if it has changed; or what was given."""

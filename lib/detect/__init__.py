@@ -43,7 +43,7 @@ class Detector(Protocol):
 
 
 def open_detector(spec: str | Path, device: str = "cpu", *, threshold: float = THRESHOLD,
-                  annotations: str | Path | None = None) -> Detector:  # fmt: skip
+                  annotations: str | Path | None = None, threads: int | None = None) -> Detector:  # fmt: skip
     """Open a detector by what a command line calls it.
 
     Args:
@@ -53,6 +53,7 @@ def open_detector(spec: str | Path, device: str = "cpu", *, threshold: float = T
         device: cpu, cuda or cuda:1.
         threshold: boxes with a lower score are left out (0..1); given boxes all stay.
         annotations: COCO file, for "truth".
+        threads: of the CPU, for a YOLO; None for one for each core. (Torchvision's take torch's.)
 
     Raises:
         ValueError: an unknown spec, or a file that is not what it should be.
@@ -72,5 +73,5 @@ def open_detector(spec: str | Path, device: str = "cpu", *, threshold: float = T
         name, _, weights = text.removeprefix("torchvision:").partition("=")
         return TorchvisionDetector(name, weights or None, device, threshold)
     if Path(text).suffix == ".onnx":
-        return OnnxYolo(text, device, threshold)
+        return OnnxYolo(text, device, threshold, threads)
     raise ValueError(f"{text!r} is no detector; choose {SPECS}")

@@ -64,15 +64,16 @@ class OnnxYolo:
         path: of the file.
         device: cpu, cuda or cuda:1.
         threshold: boxes with a lower score are left out, 0..1.
+        threads: of the CPU; None for one for each core.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: not an ONNX file, an output of another layout, or no class "person" among several.
     """
 
-    def __init__(self, path: str | Path, device: str = "cpu", threshold: float = 0.3):
+    def __init__(self, path: str | Path, device: str = "cpu", threshold: float = 0.3, threads: int | None = None):
         self.path, self.threshold = Path(path), threshold
-        self._session = onnx_session(self.path, device)
+        self._session = onnx_session(self.path, device, threads)
         self._metadata = self._session.get_modelmeta().custom_metadata_map
         self.name, self.licence = self.path.stem, self._metadata.get("license")
         self.size = self._input_size()

@@ -28,6 +28,7 @@ class PoseDetector:
         model: a file that finds several people, see `Predictor`.
         device: cpu, cuda or cuda:1.
         threshold: people with a lower score are left out, 0..1.
+        threads: of the CPU; None leaves it to the runtime.
 
     Raises:
         FileNotFoundError, ValueError, RuntimeError: of `Predictor`; ValueError for a model that needs a detector itself.
@@ -35,12 +36,12 @@ class PoseDetector:
 
     licence = None
 
-    def __init__(self, model: str | Path, device: str = "cpu", threshold: float = THRESHOLD):
+    def __init__(self, model: str | Path, device: str = "cpu", threshold: float = THRESHOLD, threads: int | None = None):
         from lib.predict.predictor import Predictor  # which may itself ask for a detector by name
 
         self.path, self.name, self.threshold = Path(model), Path(model).stem, threshold
         try:
-            self.predictor = Predictor(model, device)
+            self.predictor = Predictor(model, device, threads=threads)
         except ValueError as error:
             raise ValueError(f"{model} cannot be the detector: {error}") from error
 
@@ -93,7 +94,7 @@ class FoundBoxes(TruthBoxes):
 
 
 def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = THRESHOLD,
-                   annotations: str | Path | None = None) -> Detector:  # fmt: skip
+                   annotations: str | Path | None = None, threads: int | None = None) -> Detector:  # fmt: skip
     """Open a detector by what a command line calls it. The licence of its weights is printed, where it is known.
 
     Args:
@@ -102,6 +103,7 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
         device: cpu, cuda or cuda:1.
         threshold: boxes with a lower score are left out, 0..1; given boxes all stay.
         annotations: COCO file, for "truth" and for COCO results.
+        threads: of the CPU, for what ONNX Runtime runs; None for one for each core.
 
     Raises:
         ValueError, FileNotFoundError, RuntimeError, OSError: of `open_detector`, `PoseDetector` and `FoundBoxes`.
@@ -113,13 +115,13 @@ def detector_named(spec: str | Path, device: str = "cpu", *, threshold: float = 
     if path.suffix == ".onnx":
         ours = path.is_file() and METADATA_KEY in _metadata(path)
     if ours:
-        detector = PoseDetector(path, device, threshold)
+        detector = PoseDetector(path, device, threshold, threads)
     elif path.suffix == ".json":
         if annotations is None:
             raise ValueError(f"{path}: the boxes of a results file are those of a data set, to be evaluated; here give a detector")
         detector = FoundBoxes(path, annotations)
     else:
-        detector = open_detector(spec, device, threshold=threshold, annotations=annotations)
+        detector = open_detector(spec, device, threshold=threshold, annotations=annotations, threads=threads)
     if detector.licence:
         print(f"weights of the detector {detector.name}: licence {detector.licence}", file=sys.stderr)
     detector.spec = str(path.resolve()) if path.is_file() else str(spec)  # for who wants to do the same again
